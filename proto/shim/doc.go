@@ -1,0 +1,64 @@
+// Package shim is the contract between the supervisor (package runtime), the
+// shim and engined's attach: file names of a container's directory, the JSON
+// in them, and the packets on the shim's socket.
+//
+// # Directory
+//
+//	STATE-DIR/ID/
+//	├── container.json     supervisor   Container: what to run and with which runtime
+//	├── shim.sock          supervisor   SOCK_SEQPACKET, bound before the shim starts, inherited as fd 3
+//	├── shim.json          shim         Self: pid and start time, written before it answers anything
+//	├── shim.log           shim         its standard error
+//	├── runtime.log        the runtime  --log, JSON lines
+//	└── PROCESS/           "init", or the name given to AddProcess
+//	    ├── request.json   supervisor   Request
+//	    ├── process.json   supervisor   specs.Process of an added process, for `RUNTIME exec --process`
+//	    ├── started.json   shim         Started
+//	    ├── exit.json      shim         Exit
+//	    └── lost.json      supervisor   Exit, when the shim died before it could write exit.json
+//
+// Each file is written once, whole (temporary name, rename), by the one writer
+// named above. Recovery is reading: exit.json, else lost.json, says how a
+// process ended; the packets only say that it is time to look.
+//
+// # Starting
+//
+// `shim ID BUNDLE RUNTIME` with the container's directory as working directory,
+// fd 3 the listening socket, a session of its own, stdin and stdout /dev/null,
+// stderr shim.log. The shim starts no process until a Start packet names one.
+//
+// # Packets
+//
+// One SOCK_SEQPACKET message is one packet: an eight-byte header, little
+// endian, then a JSON body of at most MaxBody bytes, then file descriptors as
+// SCM_RIGHTS.
+//
+//	byte 0     version, 1
+//	byte 1     type
+//	bytes 2-3  zero
+//	bytes 4-7  request id, chosen by the client; 0 in what the shim says unasked
+//
+// Every request is answered by one packet with its request id, Ok or Error.
+// Requests may overlap, answers come in any order.
+//
+//	request      body             fds   Ok's body  when it is answered
+//	Hello        -                -     HelloReply at once; from then on this connection gets the unasked packets
+//	Start        ProcessRef       -     Started    the process named by PROCESS/request.json runs (or is created); its error otherwise
+//	Resume       -                -     Started    `RUNTIME start` is done, after a Start whose Request said create_only
+//	Signal       SignalRequest    -     -          the signal is sent
+//	Resize       ResizeRequest    -     -          the terminal has its size
+//	CloseStdin   ProcessRef       -     -          the process's stdin is closed
+//	Attach       AttachRequest    1     -          the connection is the shim's (its one fd)
+//	Release      ProcessRef       -     -          output held for Request.AwaitAttach flows
+//	Forget       ProcessRef       -     -          an exited process's descriptors and memory are given back
+//	Delete       -                -     -          `RUNTIME delete --force` is done; the shim then exits
+//
+//	unasked      body             when
+//	Exited       ProcessRef       exit.json is there
+//	LogLost      LogLostNote      lines could not be written (disk full)
+//
+// A packet of another version is answered by Error with kind FailedPrecondition,
+// one of unknown type with NotImplemented; both leave the connection open.
+//
+// The peer must be root or the shim's own user (SO_PEERCRED).
+package shim
