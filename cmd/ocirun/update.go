@@ -1,0 +1,10 @@
+package main
+
+import "github.com/engined/engined/proto/errdefs"
+
+var updateCommand = command{
+	name: "update", args: "<container-id>", min: 1, max: -1,
+	bind: func(*flags) action {
+		return func(c *call) error { return errdefs.NotImplemented.Errorf("update: being written") }
+	},
+}

@@ -1,0 +1,174 @@
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Mode is how the kernel's controllers are spread over hierarchies.
+type Mode string
+
+// The modes. Hybrid is v1 with a v2 hierarchy beside it that has no controllers.
+const (
+	V1     Mode = "v1"
+	V2     Mode = "v2"
+	Hybrid Mode = "hybrid"
+)
+
+// Hierarchy is one mounted cgroup file system.
+type Hierarchy struct {
+	Name        string   // v1: its controllers joined as the kernel lists them ("cpu,cpuacct"), or "name=systemd"; v2: ""
+	Controllers []string // v1 only; none for a named hierarchy
+	Mountpoint  string   // absolute
+	Root        string   // the cgroup that is mounted there: "/", save below a cgroup namespace or a bind
+	OwnPath     string   // this process's cgroup, as /proc/self/cgroup names it
+}
+
+// Layout is what is mounted where, and where this process is in it.
+type Layout struct {
+	Mode        Mode
+	hierarchies []Hierarchy // v1 in the order mounted, then v2
+}
+
+// Hierarchies returns all hierarchies, v2's ("") last.
+func (l Layout) Hierarchies() []Hierarchy { return l.hierarchies }
+
+// Detect reads /proc/self/mountinfo and /proc/self/cgroup.
+func Detect() (Layout, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return Layout{}, err
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return Layout{}, err
+	}
+	return detect(string(mounts), string(own))
+}
+
+// detect is Detect on the two files' contents.
+func detect(mountinfo, own string) (Layout, error) {
+	mounted, err := parseMounts(mountinfo)
+	if err != nil {
+		return Layout{}, err
+	}
+	paths := parseOwn(own)
+	var layout Layout
+	var unified *Hierarchy
+	for _, m := range mounted {
+		h := Hierarchy{Name: m.name, Controllers: m.controllers, Mountpoint: m.mountpoint, Root: m.root, OwnPath: paths[m.name]}
+		if h.OwnPath == "" {
+			h.OwnPath = "/"
+		}
+		if m.unified {
+			if unified == nil {
+				unified = &h
+			}
+			continue
+		}
+		same := func(seen Hierarchy) bool { return seen.Name == h.Name }
+		if !slices.ContainsFunc(layout.hierarchies, same) {
+			layout.hierarchies = append(layout.hierarchies, h)
+		}
+	}
+	switch {
+	case len(layout.hierarchies) == 0 && unified == nil:
+		return Layout{}, fmt.Errorf("no cgroup file system is mounted")
+	case len(layout.hierarchies) == 0:
+		layout.Mode = V2
+	case unified == nil:
+		layout.Mode = V1
+	default:
+		layout.Mode = Hybrid
+	}
+	if unified != nil {
+		layout.hierarchies = append(layout.hierarchies, *unified)
+	}
+	return layout, nil
+}
+
+// mount is a cgroup mount as mountinfo has it.
+type mount struct {
+	name        string
+	controllers []string
+	mountpoint  string
+	root        string
+	unified     bool
+}
+
+// flagOptions are v1's super block options that name no controller, and the
+// generic ones.
+var flagOptions = []string{
+	"rw", "ro", "all", "none", "noprefix", "clone_children", "cpuset_v2_mode", "xattr",
+	"nsdelegate", "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting", "favordynmods",
+}
+
+// parseMounts finds the cgroup mounts in mountinfo, proc_pid_mountinfo(5):
+//
+//	36 35 98:0 /root /mount/point options optional... - type source superoptions
+func parseMounts(mountinfo string) ([]mount, error) {
+	var found []mount
+	for line := range strings.Lines(mountinfo) {
+		before, after, ok := strings.Cut(line, " - ")
+		if !ok || !strings.HasPrefix(after, "cgroup") {
+			continue
+		}
+		fields := strings.Fields(before)
+		tail := strings.Fields(after)
+		if len(fields) < 6 || len(tail) < 3 {
+			return nil, fmt.Errorf("malformed line in mountinfo: %q", line)
+		}
+		m := mount{root: unescape(fields[3]), mountpoint: unescape(fields[4])}
+		switch tail[0] {
+		case "cgroup2":
+			m.unified = true
+		case "cgroup":
+			m.controllers, m.name = superOptions(tail[2])
+		default:
+			continue
+		}
+		found = append(found, m)
+	}
+	return found, nil
+}
+
+// superOptions splits a v1 mount's options into controllers and a name.
+func superOptions(options string) (controllers []string, name string) {
+	for option := range strings.SplitSeq(options, ",") {
+		switch {
+		case strings.HasPrefix(option, "name="):
+			name = option
+		case slices.Contains(flagOptions, option), strings.Contains(option, "="), option == "":
+		default:
+			controllers = append(controllers, option)
+		}
+	}
+	if len(controllers) > 0 {
+		name = strings.Join(controllers, ",")
+	}
+	return controllers, name
+}
+
+// unescape undoes mountinfo's octal escapes of space, tab, newline, backslash.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// parseOwn maps hierarchy names to paths, from a /proc/PID/cgroup file of lines
+// ID:CONTROLLERS:PATH. A hierarchy with controllers and a name is listed by its
+// controllers, as mounts are.
+func parseOwn(file string) map[string]string {
+	paths := make(map[string]string)
+	for line := range strings.Lines(file) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") {
+			continue
+		}
+		_, name := superOptions(parts[1])
+		paths[name] = path.Clean(parts[2])
+	}
+	return paths
+}

@@ -1,0 +1,150 @@
+package libcontainer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Files of a container's directory, ROOT/ID.
+const (
+	StateFile   = "state.json"  // State
+	ConfigFile  = "config.json" // the bundle's, verbatim: the bundle may change later
+	FifoFile    = "exec.fifo"   // created containers only; opening it lets the process go
+	SeccompFile = "seccomp.bpf" // the compiled filter, for exec
+)
+
+// State is ROOT/ID/state.json: what create knew and the kernel cannot tell.
+// Create writes it once the init's pid is known; nothing else does.
+type State struct {
+	OCIVersion  string            `json:"oci_version"`
+	ID          string            `json:"id"`
+	Bundle      string            `json:"bundle"`    // absolute
+	Rootfs      string            `json:"rootfs"`    // absolute
+	Pid         int               `json:"pid"`       // init, in the runtime's pid namespace
+	PidStart    uint64            `json:"pid_start"` // clock ticks since boot, field 22 of /proc/PID/stat
+	Created     time.Time         `json:"created"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Cgroup      cgroup.Location   `json:"cgroup"`
+}
+
+// Container is a directory below the root, and what its state.json says.
+type Container struct {
+	Root, ID string
+	State    State
+}
+
+// DefaultRoot is where containers live without --root.
+func DefaultRoot() string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return filepath.Join(dir, "ocirun")
+	}
+	return "/run/ocirun"
+}
+
+// SeccompCache is the directory below root that keeps compiled filters.
+func SeccompCache(root string) string { return filepath.Join(root, seccompCache) }
+
+const seccompCache = ".seccomp"
+
+// Dir returns the container's directory.
+func (c *Container) Dir() string { return filepath.Join(c.Root, c.ID) }
+
+// Open reads the state of the container id.
+func Open(root, id string) (*Container, error) {
+	if err := validateID(id); err != nil {
+		return nil, err
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{Root: root, ID: id}
+	data, err := os.ReadFile(filepath.Join(c.Dir(), StateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errdefs.NotFound.Coded(errdefs.NoSuchContainer, id, "container does not exist")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &c.State); err != nil {
+		return nil, errdefs.DataLoss.Errorf("reading %s: %w", filepath.Join(c.Dir(), StateFile), err)
+	}
+	return c, nil
+}
+
+// Reserve makes the directory of a new container, which fails if it is there.
+func Reserve(root, id string) (*Container, error) {
+	if err := validateID(id); err != nil {
+		return nil, err
+	}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{Root: root, ID: id}
+	err = os.Mkdir(c.Dir(), 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(root, 0o700); err != nil {
+			return nil, err
+		}
+		err = os.Mkdir(c.Dir(), 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil, errdefs.AlreadyExists.Coded(errdefs.NameTaken, id, "container with given ID already exists")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Save writes state.json whole: a reader sees all of it or none.
+func (c *Container) Save() error {
+	data, err := json.Marshal(&c.State)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(c.Dir(), StateFile), data); err != nil {
+		return fmt.Errorf("saving the container's state: %w", err)
+	}
+	return nil
+}
+
+// replaceFile puts data at path in one step. The root is a tmpfs that does not
+// survive a crash of the machine, so nothing is synced.
+func replaceFile(path string, data []byte) error {
+	temporary := path + ".tmp"
+	if err := os.WriteFile(temporary, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// validateID accepts runc's alphabet. Names of the root's own files are taken.
+func validateID(id string) error {
+	valid := id != "" && id != "." && id != ".." && id != seccompCache
+	for i := 0; i < len(id) && valid; i++ {
+		c := id[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '_', c == '+', c == '-', c == '.':
+		default:
+			valid = false
+		}
+	}
+	if !valid {
+		return errdefs.InvalidArgument.Errorf("invalid container ID format %q: expected one or more of a-z A-Z 0-9 _ + - .", id)
+	}
+	return nil
+}
+
+// cgroup returns the container's cgroup.
+func (c *Container) cgroup() *cgroup.Cgroup { return cgroup.At(c.State.Cgroup) }
