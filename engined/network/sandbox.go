@@ -1,0 +1,249 @@
+package network
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	apicontainer "github.com/moby/moby/api/types/container"
+	apievents "github.com/moby/moby/api/types/events"
+	apinetwork "github.com/moby/moby/api/types/network"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Check says at a container's creation whether its network mode and endpoint
+// settings can be served. Mode container:X is its caller's business.
+func (s *Service) Check(mode apicontainer.NetworkMode, endpoints map[string]*apinetwork.EndpointSettings) error {
+	if mode.IsContainer() {
+		return nil
+	}
+	network, err := s.find(modeName(mode))
+	if err != nil {
+		return err
+	}
+	for name, settings := range endpoints {
+		asked, err := s.find(modeName(apicontainer.NetworkMode(name)))
+		if err != nil {
+			return err
+		}
+		if asked.id != network.id {
+			return errdefs.NotImplemented.Errorf("NetworkingConfig.EndpointsConfig.%s: a second network for a container is not implemented", name)
+		}
+		if err := checkEndpoint(name, settings); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkEndpoint refuses what would otherwise be ignored.
+func checkEndpoint(name string, e *apinetwork.EndpointSettings) error {
+	field := func(what string) error {
+		return errdefs.NotImplemented.Errorf("NetworkingConfig.EndpointsConfig.%s.%s is not implemented", name, what)
+	}
+	switch {
+	case e == nil:
+		return nil
+	case len(e.Links) > 0:
+		return field("Links")
+	case len(e.Aliases) > 0:
+		return field("Aliases")
+	case len(e.DriverOpts) > 0:
+		return field("DriverOpts")
+	case e.IPAMConfig != nil && (e.IPAMConfig.IPv6Address.IsValid() || len(e.IPAMConfig.LinkLocalIPs) > 0):
+		return field("IPAMConfig: IPv6")
+	}
+	return nil
+}
+
+// modeName maps a network mode to a network's name.
+func modeName(mode apicontainer.NetworkMode) string {
+	if mode == "" || mode.IsDefault() {
+		return apinetwork.NetworkBridge
+	}
+	return string(mode)
+}
+
+// Allocate makes a container's sandbox. What it made is undone on failure;
+// afterwards Release gives it back.
+func (s *Service) Allocate(ctx context.Context, req Request) (Sandbox, error) {
+	network, err := s.find(modeName(req.Mode))
+	if err != nil {
+		return Sandbox{}, err
+	}
+	asked := req.Endpoints[network.name]
+	if asked == nil {
+		asked = req.Endpoints[string(req.Mode)]
+	}
+	switch network.driver {
+	case "host":
+		return s.hostSandbox(req, network)
+	case "null":
+		return s.emptySandbox(req, network)
+	}
+	return s.bridgeSandbox(ctx, req, network, asked)
+}
+
+func (s *Service) hostSandbox(req Request, network record) (Sandbox, error) {
+	box := Sandbox{Host: true, Endpoints: settingsOf(network, endpoint{})}
+	return box, s.files(&box, req, netip.Addr{})
+}
+
+func (s *Service) emptySandbox(req Request, network record) (Sandbox, error) {
+	box := Sandbox{Endpoints: settingsOf(network, endpoint{})}
+	return box, s.files(&box, req, netip.Addr{})
+}
+
+func (s *Service) bridgeSandbox(ctx context.Context, req Request, network record, asked *apinetwork.EndpointSettings) (box Sandbox, err error) {
+	var undo errdefs.Undo
+	defer undo.OnError(&err)
+
+	end, err := s.reserve(ctx, req, network, asked)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	// From here on the row stands for namespace and link: the sweeper takes
+	// away whatever of them was made.
+	undo.Add("release "+end.address.String(), func(ctx context.Context) error { return s.Release(ctx, req.ContainerID) })
+
+	path := filepath.Join(s.sandboxDir(), end.sandbox)
+	if err := makeNamespace(path); err != nil {
+		return Sandbox{}, fmt.Errorf("network namespace of %s: %w", req.ContainerID, err)
+	}
+	if err := s.connect(end, path); err != nil {
+		return Sandbox{}, fmt.Errorf("connecting %s to network %s: %w", req.ContainerID, network.name, err)
+	}
+	box = Sandbox{Path: path, Endpoints: s.connectedSettings(network, end, asked)}
+	if err := s.files(&box, req, end.address); err != nil {
+		return Sandbox{}, err
+	}
+	s.publish(apievents.ActionConnect, network, req.ContainerID)
+	return box, nil
+}
+
+// reserve chooses an address and writes the endpoint's row.
+func (s *Service) reserve(ctx context.Context, req Request, network record, asked *apinetwork.EndpointSettings) (endpoint, error) {
+	s.allocate.Lock()
+	defer s.allocate.Unlock()
+	end := endpoint{id: randomHex(32), container: req.ContainerID, network: network.id, name: req.ContainerName,
+		link: "veth" + randomHex(4), sandbox: randomHex(6), created: time.Now()}
+	err := s.db.Update(ctx, func(tx *sql.Tx) error {
+		taken, last, err := addresses(ctx, tx, network.id)
+		if err != nil {
+			return err
+		}
+		if end.address, end.mac, err = choose(s.options.Subnet, asked, last, taken); err != nil {
+			return err
+		}
+		return end.insert(ctx, tx)
+	})
+	if err != nil {
+		return endpoint{}, fmt.Errorf("address on network %s: %w", network.name, err)
+	}
+	return end, nil
+}
+
+// settingsOf is what inspect shows of an endpoint.
+func settingsOf(network record, end endpoint) map[string]*apinetwork.EndpointSettings {
+	return map[string]*apinetwork.EndpointSettings{network.name: {NetworkID: network.id, EndpointID: end.id}}
+}
+
+func (s *Service) connectedSettings(network record, end endpoint, asked *apinetwork.EndpointSettings) map[string]*apinetwork.EndpointSettings {
+	settings := settingsOf(network, end)
+	shown := settings[network.name]
+	if asked != nil {
+		shown.IPAMConfig = asked.IPAMConfig.Copy()
+		shown.GwPriority = asked.GwPriority
+	}
+	shown.IPAddress = end.address
+	shown.IPPrefixLen = s.options.Subnet.Bits()
+	shown.Gateway = s.options.Subnet.Addr()
+	shown.MacAddress = apinetwork.HardwareAddr(end.mac)
+	return settings
+}
+
+// Release marks the container's endpoints for the sweeper. It is idempotent
+// and waits for the database only.
+func (s *Service) Release(ctx context.Context, containerID string) error {
+	var released bool
+	err := s.db.Update(ctx, func(tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, `UPDATE endpoints SET released = 1 WHERE container = ? AND released = 0`, containerID)
+		if err != nil {
+			return err
+		}
+		rows, err := result.RowsAffected()
+		released = rows > 0
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("releasing network of %s: %w", containerID, err)
+	}
+	if released {
+		s.wakeSweeper()
+		if bridge, err := s.find(apinetwork.NetworkBridge); err == nil {
+			s.publish(apievents.ActionDisconnect, bridge, containerID)
+		}
+	}
+	return nil
+}
+
+func (s *Service) publish(action apievents.Action, network record, containerID string) {
+	s.events.Publish(apievents.NetworkEventType, action, apievents.Actor{ID: network.id,
+		Attributes: map[string]string{"container": containerID, "name": network.name, "type": network.driver}})
+}
+
+// files renders /etc/hosts and /etc/resolv.conf into box.
+func (s *Service) files(box *Sandbox, req Request, own netip.Addr) (err error) {
+	if box.Hosts, err = hosts(req, own, box.Host, s.options.Subnet.Addr()); err != nil {
+		return err
+	}
+	box.ResolvConf, err = resolvConf(req, box.Host)
+	return err
+}
+
+// endpoint is a row of the table of that name.
+type endpoint struct {
+	id        string
+	container string
+	network   string
+	name      string
+	address   netip.Addr
+	mac       net.HardwareAddr
+	link      string
+	sandbox   string
+	created   time.Time
+	released  bool
+}
+
+func (e *endpoint) insert(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx,
+		`INSERT INTO endpoints (id, container, network, name, address, mac, link, sandbox, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		e.id, e.container, e.network, e.name, e.address.String(), e.mac.String(), e.link, e.sandbox, e.created.UnixNano())
+	return err
+}
+
+// addresses returns what is taken on a network and the address given last.
+func addresses(ctx context.Context, tx *sql.Tx, networkID string) (taken map[netip.Addr]bool, last netip.Addr, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT address FROM endpoints WHERE network = ? ORDER BY created`, networkID)
+	if err != nil {
+		return nil, last, err
+	}
+	defer rows.Close()
+	taken = make(map[netip.Addr]bool)
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, last, err
+		}
+		if last, err = netip.ParseAddr(text); err != nil {
+			return nil, last, err
+		}
+		taken[last] = true
+	}
+	return taken, last, rows.Err()
+}
