@@ -18,7 +18,7 @@ const Backlog = 16384
 type Log struct {
 	pumps sync.WaitGroup
 
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex          // guards what follows
 	kept        []apievents.Message // a ring once it has Kept elements
 	oldest      int                 // where the ring begins
 	subscribers map[*subscriber]struct{}
