@@ -1,0 +1,78 @@
+# engined. `make help` lists the targets.
+
+export PATH := $(PATH):/usr/local/go/bin
+export GOFLAGS := -buildvcs=false $(GOFLAGS)
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PROTOC_GEN_GO := v1.36.12
+PROTOC_GEN_GO_GRPC := v1.6.2
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Pure Go name lookup in every binary; ocirun is one static file, so that a
+# container's file system never supplies a library to it.
+STAMP := -s -w -X main.version=$(VERSION)
+TAGS := netgo osusergo
+OCIRUN_TAGS := $(TAGS) seccomp
+
+TOOL := go run ./integration/cmd
+UNIT = $$(go list ./... | grep -v /integration)
+
+.PHONY: help build race run stop test unit integration check lint bench leakcheck clean generate packages packages-test
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the four binaries, into bin/
+	@mkdir -p bin
+	CGO_ENABLED=1 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/engined ./cmd/engined
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/supervisor ./cmd/supervisor
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/shim ./cmd/shim
+	CGO_ENABLED=1 go build -trimpath -tags '$(OCIRUN_TAGS)' -ldflags '$(STAMP) -linkmode external -extldflags -static' -o bin/ocirun ./cmd/ocirun
+
+run: packages build ## start the stack under ./.run and run a first container
+	@$(TOOL)/stack up
+
+stop: ## stop what `make run` started and remove ./.run
+	@$(TOOL)/stack down
+
+test: packages-test build ## unit and integration tests, with a summary (root)
+	@$(TOOL)/summary \
+		-- go test -race -json -tags '$(OCIRUN_TAGS)' $(UNIT) \
+		-- go test -json -p 1 -timeout 15m ./integration/...
+
+unit: ## unit tests with the race detector
+	@$(TOOL)/summary -- go test -race -json -tags '$(OCIRUN_TAGS)' $(UNIT)
+
+integration: packages-test build ## integration tests alone (root)
+	@$(TOOL)/summary -- go test -json -p 1 -timeout 15m ./integration/...
+
+check: ## gofmt, vet, layout of the rooms, shell scripts
+	@unformatted=$$(gofmt -l cmd engined integration libcontainer nsenter proto runtime shim supervisor); \
+		if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
+	go vet -tags '$(OCIRUN_TAGS)' ./...
+	go test -count=1 ./integration
+	@if command -v shellcheck >/dev/null; then shellcheck contrib/*.sh .ci/run; fi
+
+lint: ## golangci-lint (its first build takes minutes)
+	go run $(GOLANGCI_LINT) run ./...
+
+bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
+	@$(TOOL)/bench
+
+leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
+	@$(TOOL)/leakcheck
+
+clean: stop ## remove bin/ and ./.run
+	rm -rf bin
+
+generate: ## Go code of the .proto files (protoc, network)
+	GOBIN=$(CURDIR)/.cache/bin go install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO)
+	GOBIN=$(CURDIR)/.cache/bin go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC)
+	PATH=$(CURDIR)/.cache/bin:$$PATH protoc --go_out=. --go_opt=paths=source_relative \
+		--go-grpc_out=. --go-grpc_opt=paths=source_relative proto/supervisor/v1/supervisor.proto
+
+packages:
+	@contrib/packages.sh run
+
+packages-test:
+	@contrib/packages.sh test
