@@ -1,0 +1,44 @@
+// Package layer keeps file trees: the read-only layers that images are made
+// of, and the writable layer of each container. It knows tars, digests and
+// storage drivers; it knows nothing of image names or configurations.
+//
+// A read-only layer is named by its chain id: the digest over its own content
+// (diff id) and everything below it. It exists when its row does; the row is
+// written last, after the unpacked directory has its final name. Whatever lies
+// in the driver's directory without a row is rubbish of an interrupted call,
+// and Open removes it. A row whose directory is gone is marked damaged, stays
+// visible, and is repaired by registering the same layer again.
+//
+//	<data root>/<driver>/          0700; driver is overlay or vfs
+//	├── tmp-<16 hex>/              being unpacked; no row yet
+//	├── <16 hex>/                  a read-only layer
+//	│   ├── diff/                  its files (overlay: whiteouts as char 0:0,
+//	│   │                          opaque directories by trusted.overlay.opaque;
+//	│   │                          vfs: the whole tree, parents included)
+//	│   └── tar-split.json.gz      headers and padding of the tar it came from
+//	└── <container id>/            a writable layer
+//	    ├── diff/                  what the container changed
+//	    ├── work/                  overlayfs's own
+//	    └── merged/                mount point
+//
+//	layers(driver, chain)          one row per whole or damaged layer
+//	├── parent ──> layers          the layer below
+//	├── layer_holds(owner, chain)  who needs it: "image/<id>", "work/<random>"
+//	└── writable_layers(id) ─parent─> layers
+//
+// A layer without hold, child and writable layer on it is removed by Collect.
+// Holds of owners named "work/..." cover calls in progress and end with the
+// process: Open drops them.
+//
+// Unpacking (unpack.go) does not change root, and needs no child process: every
+// path that comes out of a tar is resolved by the kernel under the layer's own
+// directory descriptor with openat2(RESOLVE_IN_ROOT), and every object is made
+// by name in a parent descriptor without following links. Decided 2026-11-21
+// against a chroot on a thread of its own: one mechanism less (no unshare, no
+// thread to throw away, no second process to feed the stream through), and the
+// archive is parsed once for files, digest and tar-split metadata together.
+//
+// Absent on purpose: compression on the way out, registries, image configs.
+//
+// Start reading at store.go, then register.go and writable.go.
+package layer

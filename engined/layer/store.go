@@ -1,0 +1,177 @@
+package layer
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/engined/engined/engined/store"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Options configure a Store.
+type Options struct {
+	Driver        string   // "" means: the one that has data, else the first that works here
+	DriverOptions []string // --storage-opt; none is known yet, so each is an error
+	Logger        *slog.Logger
+}
+
+// Layer is one read-only layer.
+type Layer struct {
+	Chain   digest.Digest
+	Diff    digest.Digest // digest of its uncompressed tar
+	Parent  digest.Digest // "" for a bottom layer
+	Size    int64         // bytes of its own files
+	Total   int64         // Size with all parents
+	Created time.Time
+	Damaged string // "" or what is wrong with it
+	dir     string
+}
+
+// Store keeps the layers of one driver under one data root.
+type Store struct {
+	db     *store.DB
+	root   string // <data root>/<driver>
+	driver driver
+	log    *slog.Logger
+
+	keys keys // one verb at a time per writable layer, one unpack at a time per chain id
+
+	sweeping sync.WaitGroup // removals that nobody waits for; Close does
+}
+
+// Open opens the layers under root, the data root. It settles what an earlier
+// process left half done; slow removals go on in the background until Close.
+func Open(ctx context.Context, db *store.DB, root string, opts Options) (*Store, error) {
+	if len(opts.DriverOptions) > 0 {
+		return nil, errdefs.InvalidArgument.Errorf("unknown storage option %q: no storage driver here takes options", opts.DriverOptions[0])
+	}
+	if err := db.Migrate(ctx, "layer", schema); err != nil {
+		return nil, fmt.Errorf("preparing the layer tables: %w", err)
+	}
+	drv, err := choose(root, opts.Driver)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, root: filepath.Join(root, drv.name()), driver: drv, log: opts.Logger}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if err := os.MkdirAll(s.root, 0o700); err != nil {
+		return nil, fmt.Errorf("making the driver's directory: %w", err)
+	}
+	if err := s.settle(ctx); err != nil {
+		return nil, fmt.Errorf("settling layers in %s: %w", s.root, err)
+	}
+	return s, nil
+}
+
+// Close waits for removals in the background. Mounts stay: containers live on.
+func (s *Store) Close() error {
+	s.sweeping.Wait()
+	return nil
+}
+
+// Name is the driver's name.
+func (s *Store) Name() string { return s.driver.name() }
+
+// Status is what `docker info` prints below the driver's name.
+func (s *Store) Status() [][2]string { return s.driver.status(s.root) }
+
+// settle makes directory and tables agree after whatever happened before:
+// holds of calls that died are dropped, unneeded layers removed, directories
+// without a row swept, rows without a directory marked damaged.
+func (s *Store) settle(ctx context.Context) error {
+	err := s.db.Update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM layer_holds WHERE driver = ? AND owner LIKE 'work/%'`, s.Name())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("dropping holds of unfinished work: %w", err)
+	}
+	known, err := s.checkRows(ctx)
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(s.root)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !known[entry.Name()] {
+			s.log.Info("removing what an interrupted call left", "dir", entry.Name())
+			s.discard(entry.Name())
+		}
+	}
+	_, err = s.Collect(ctx)
+	return err
+}
+
+// checkRows marks layers whose directory is gone, clears the mark where it is
+// back, and returns every directory name that a row speaks of.
+func (s *Store) checkRows(ctx context.Context) (map[string]bool, error) {
+	known := map[string]bool{}
+	err := s.db.Update(ctx, func(tx *sql.Tx) error {
+		layers, err := s.query(ctx, tx, `ORDER BY created`)
+		if err != nil {
+			return err
+		}
+		for _, l := range layers {
+			known[l.dir] = true
+			if err := s.checkRow(ctx, tx, l); err != nil {
+				return err
+			}
+		}
+		return eachString(ctx, tx, func(id string) { known[id] = true },
+			`SELECT id FROM writable_layers WHERE driver = ?`, s.Name())
+	})
+	return known, err
+}
+
+func (s *Store) checkRow(ctx context.Context, tx *sql.Tx, l Layer) error {
+	damage := ""
+	if _, err := os.Lstat(filepath.Join(s.root, l.dir, "diff")); errors.Is(err, fs.ErrNotExist) {
+		damage = "its directory is missing"
+	} else if err != nil {
+		damage = err.Error()
+	}
+	if damage == l.Damaged {
+		return nil
+	}
+	if damage != "" {
+		s.log.Error("layer is damaged", "chain", l.Chain, "dir", l.dir, "damage", damage)
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE layers SET damaged = ? WHERE driver = ? AND chain = ?`, damage, s.Name(), l.Chain.String())
+	return err
+}
+
+// discard removes a directory: at once from its name, in the background from
+// the disk, because deep trees take seconds.
+func (s *Store) discard(dir string) {
+	path := filepath.Join(s.root, dir)
+	if err := s.driver.unmount(path); err != nil {
+		s.log.Warn("unmounting what is to be removed; the next start tries again", "dir", dir, "err", err)
+		return
+	}
+	gone := filepath.Join(s.root, newStagingName())
+	if err := os.Rename(path, gone); errors.Is(err, fs.ErrNotExist) {
+		return
+	} else if err != nil {
+		s.log.Warn("renaming what is to be removed", "dir", dir, "err", err)
+		gone = path
+	}
+	s.sweeping.Go(func() {
+		if err := s.driver.remove(gone); err != nil {
+			s.log.Warn("removing a layer's directory; the next start tries again", "dir", gone, "err", err)
+		}
+	})
+}
