@@ -38,26 +38,45 @@ func decodeJSON(w http.ResponseWriter, r *http.Request, out any) error {
 
 func decodeBytes(body []byte, out any) error {
 	if err := json.Unmarshal(body, out); err != nil {
-		return errdefs.InvalidArgument.Errorf("invalid JSON: %w", wordJSON(err, len(body)))
+		return errdefs.InvalidArgument.Errorf("invalid JSON: %w", wordJSON(err, out))
 	}
 	return nil
 }
 
 // wordJSON names field, expected and got where encoding/json knows them.
-func wordJSON(err error, size int) error {
+func wordJSON(err error, out any) error {
 	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) {
-		field := wrongType.Field
-		if field == "" {
-			field = "body"
+	if !errors.As(err, &wrongType) {
+		return err
+	}
+	field := visible(reflect.TypeOf(out), wrongType.Field)
+	if field == "" {
+		field = "body"
+	}
+	return fmt.Errorf("%s: expected %s, got %s", field, jsonName(wrongType.Type), wrongType.Value)
+}
+
+// visible drops the names of embedded structs from a field's path, which the
+// sender of the JSON cannot know.
+func visible(t reflect.Type, field string) string {
+	var names []string
+	for name := range strings.SplitSeq(field, ".") {
+		for t != nil && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map) {
+			t = t.Elem()
 		}
-		return fmt.Errorf("%s: expected %s, got %s", field, jsonName(wrongType.Type), wrongType.Value)
+		if t == nil || t.Kind() != reflect.Struct {
+			names = append(names, name)
+			continue
+		}
+		found, ok := t.FieldByName(name)
+		if !ok || !found.Anonymous {
+			names = append(names, name)
+		}
+		if t = nil; ok {
+			t = found.Type
+		}
 	}
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) && size == 0 {
-		return errors.New("got EOF while reading request body")
-	}
-	return err
+	return strings.Join(names, ".")
 }
 
 // jsonName says in JSON's words what a Go type is written as.

@@ -143,9 +143,11 @@ func notInSwarm(*Server, http.ResponseWriter, *http.Request) error {
 // end is matched here.
 func (s *Server) register(mux *http.ServeMux, table []route) {
 	ends := make(map[string][]ending) // by "METHOD /beginning/"
+	fixed := make(map[string]bool)
 	for _, row := range table {
 		before, after, spans := strings.Cut(row.path, "{name...}")
 		if !spans {
+			fixed[row.method+" "+row.path] = true
 			mux.Handle(row.method+" "+row.path, s.served(row))
 			continue
 		}
@@ -154,6 +156,9 @@ func (s *Server) register(mux *http.ServeMux, table []route) {
 	}
 	for key, among := range ends {
 		mux.Handle(key+"{name...}", s.byEnd(among))
+		if bare := strings.TrimSuffix(key, "/"); !fixed[bare] {
+			mux.HandleFunc(bare, s.notFound) // else the mux redirects to a path with a slash
+		}
 	}
 	mux.HandleFunc("/", s.notFound) // also for a method that a path does not have, as dockerd
 }
