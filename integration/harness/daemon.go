@@ -1,0 +1,127 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startTimeout bounds a daemon's start, stopTimeout its end.
+const (
+	startTimeout = 30 * time.Second
+	stopTimeout  = 30 * time.Second
+)
+
+// Daemon is one process of an instance, started by the test.
+type Daemon struct {
+	Name string
+	Pid  int
+	Log  string // file with its output
+
+	exited chan struct{} // closed when it has ended
+	err    error         // how it ended; read after exited
+}
+
+// start runs a binary in a session of its own, output appended to log.
+func start(name, log string, argv []string, env ...string) (*Daemon, error) {
+	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = file, file
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	d := &Daemon{Name: name, Pid: cmd.Process.Pid, Log: log, exited: make(chan struct{})}
+	go func() { // ends with the process; Kill and Stop wait for it
+		d.err = cmd.Wait()
+		close(d.exited)
+	}()
+	return d, nil
+}
+
+// listening waits until something accepts at the socket, and fails at once if
+// the daemon ends before.
+func (d *Daemon) listening(socket string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	for {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-d.exited:
+			return fmt.Errorf("%s ended at its start: %w\n%s", d.Name, d.err, d.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%s: no answer at %s: %w\n%s", d.Name, socket, err, d.tail())
+		case <-time.After(2 * time.Millisecond): // nothing else tells that a stranger's socket is there
+		}
+	}
+}
+
+// Running reports whether the process has not ended.
+func (d *Daemon) Running() bool {
+	select {
+	case <-d.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends the daemon as a crash does and waits until it is gone.
+func (d *Daemon) Kill() {
+	_ = syscall.Kill(d.Pid, syscall.SIGKILL)
+	<-d.exited
+}
+
+// Stop asks the daemon to end and waits for it.
+func (d *Daemon) Stop() error {
+	if !d.Running() {
+		return nil
+	}
+	_ = syscall.Kill(d.Pid, syscall.SIGTERM)
+	select {
+	case <-d.exited:
+	case <-time.After(stopTimeout):
+		d.Kill()
+		return fmt.Errorf("%s did not end %s after SIGTERM", d.Name, stopTimeout)
+	}
+	var exit *exec.ExitError
+	if errors.As(d.err, &exit) {
+		return fmt.Errorf("%s ended with %w after SIGTERM", d.Name, d.err)
+	}
+	return nil
+}
+
+// tail returns the end of the log.
+func (d *Daemon) tail() string {
+	data, _ := os.ReadFile(d.Log)
+	lines := strings.Split(string(data), "\n")
+	if len(lines) > 60 {
+		lines = lines[len(lines)-60:]
+	}
+	return fmt.Sprintf("--- %s, end of %s:\n%s", d.Name, d.Log, strings.Join(lines, "\n"))
+}
+
+// Descriptors counts the open file descriptors of the process.
+func (d *Daemon) Descriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
