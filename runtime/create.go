@@ -1,0 +1,163 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/shim"
+)
+
+// Recipe says what container to make.
+type Recipe struct {
+	ID          string
+	Bundle      string // absolute path
+	Runtime     string // name or path; "": the host's
+	RuntimeArgs []string
+	Labels      []string
+	Init        Request
+}
+
+// Create makes the container's directory, starts its shim and has it start (or,
+// with Init.CreateOnly, create) the first process. On failure nothing is left.
+func (h *Host) Create(ctx context.Context, recipe Recipe) (c *Container, started Started, err error) {
+	var undo errdefs.Undo
+	defer undo.OnError(&err)
+
+	c, err = h.lay(recipe)
+	if err != nil {
+		return nil, Started{}, err
+	}
+	undo.Add("remove the container's directory", func(context.Context) error { return c.Remove() })
+
+	undo.Add("end the shim and the container", c.End)
+	if err := c.launch(ctx); err != nil {
+		return nil, Started{}, err
+	}
+	started, err = c.Start(ctx, Init)
+	if err != nil {
+		return nil, Started{}, err
+	}
+	return c, started, nil
+}
+
+// lay makes the container's directory with container.json and init/request.json.
+func (h *Host) lay(recipe Recipe) (_ *Container, err error) {
+	runtime, err := h.ResolveRuntime(recipe.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkBundle(recipe.Bundle); err != nil {
+		return nil, err
+	}
+	c := &Container{host: h, dir: h.dir(recipe.ID), record: shim.Container{
+		ID:          recipe.ID,
+		Bundle:      recipe.Bundle,
+		Runtime:     runtime,
+		RuntimeArgs: append(h.rootArgs(runtime), recipe.RuntimeArgs...),
+		Labels:      recipe.Labels,
+		Created:     time.Now(),
+	}}
+	err = os.Mkdir(c.dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, errdefs.AlreadyExists.Errorf("container %s: %s exists already", recipe.ID, c.dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making the container's directory: %w", err)
+	}
+	var undo errdefs.Undo
+	defer undo.OnError(&err)
+	undo.Add("remove the container's directory", func(context.Context) error { return c.Remove() })
+	// init comes first: a directory with container.json has a whole request.
+	if err := c.writeRequest(Init, recipe.Init); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.record.RuntimeArgs[1], 0o700); err != nil {
+		return nil, fmt.Errorf("making the runtime's root: %w", err)
+	}
+	if err := shim.WriteFile(filepath.Join(c.dir, shim.ContainerFile), c.record); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", shim.ContainerFile, err)
+	}
+	return c, nil
+}
+
+func checkBundle(bundle string) error {
+	config := filepath.Join(bundle, "config.json")
+	about, err := os.Stat(config)
+	if err != nil {
+		return errdefs.InvalidArgument.Coded(errdefs.BundleInvalid, bundle, "bundle %s: %w", bundle, err)
+	}
+	if !about.Mode().IsRegular() {
+		return errdefs.InvalidArgument.Coded(errdefs.BundleInvalid, bundle, "bundle %s: config.json is not a regular file", bundle)
+	}
+	return nil
+}
+
+// launch binds the socket, starts the shim on it and connects.
+func (c *Container) launch(ctx context.Context) error {
+	listener, err := listen(c.dir)
+	if err != nil {
+		return err
+	}
+	// Ours is closed before Hello is waited for: only the shim's then keeps the
+	// socket alive, so its death ends the connection.
+	defer listener.Close()
+	process, err := c.spawnShim(listener)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.shim = process
+	c.mu.Unlock()
+	if err := c.connect(ctx); err != nil {
+		return err
+	}
+	listener.Close()
+	if _, err := c.hello(ctx); err != nil {
+		return c.withShimLog(err)
+	}
+	return nil
+}
+
+// connect opens the connection to the shim. The kernel answers, not the shim.
+func (c *Container) connect(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, c.host.Limits.Shim)
+	defer cancel()
+	client, err := shim.Connect(bounded, c.Socket())
+	if err != nil {
+		return fmt.Errorf("connecting to the shim: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client != nil {
+		c.client.Close()
+	}
+	c.client = client
+	return nil
+}
+
+// hello makes our connection the one that hears of exits.
+func (c *Container) hello(ctx context.Context) (reply shim.HelloReply, err error) {
+	err = c.ask(ctx, c.host.Limits.Shim, "hello", func(ctx context.Context, client *shim.Client) (err error) {
+		reply, err = client.Hello(ctx)
+		return err
+	})
+	return reply, err
+}
+
+// withShimLog adds the end of shim.log, which is where a shim says why it died.
+func (c *Container) withShimLog(err error) error {
+	const enough = 2 << 10
+	said, readErr := os.ReadFile(filepath.Join(c.dir, shim.LogFile))
+	if readErr != nil || len(said) == 0 {
+		return err
+	}
+	said = said[max(0, len(said)-enough):]
+	return fmt.Errorf("%w; the shim said: %s", err, strings.TrimSpace(string(said)))
+}

@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/shim"
+)
+
+// lostStatus is the exit status of a process whose shim died: as if killed.
+const lostStatus = 128 + int(unix.SIGKILL)
+
+// Dismiss has the shim delete the container and end. With a dead shim the
+// runtime is called directly. The container's directory stays, see Remove.
+func (c *Container) Dismiss(ctx context.Context) error {
+	err := c.ask(ctx, c.host.Limits.Runtime, "delete", func(ctx context.Context, client *shim.Client) error {
+		return client.Delete(ctx)
+	})
+	if errdefs.CodeOf(err) == errdefs.ShimLost {
+		return c.raze(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return c.awaitShim(ctx)
+}
+
+// End is Dismiss for a container that must go: a shim that does not answer or
+// cannot do it is killed.
+func (c *Container) End(ctx context.Context) error {
+	if _, err := c.hello(ctx); err == nil {
+		bounded, cancel := context.WithTimeout(ctx, c.host.Limits.Runtime/2)
+		defer cancel()
+		if err := c.Dismiss(bounded); err == nil {
+			return nil
+		}
+	}
+	return c.raze(ctx)
+}
+
+// awaitShim waits for the shim's death and gives back the connection.
+func (c *Container) awaitShim(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, c.host.Limits.Shim)
+	defer cancel()
+	c.mu.Lock()
+	process := c.shim
+	c.mu.Unlock()
+	if process != nil {
+		if err := process.wait(bounded); err != nil {
+			return errdefs.Unavailable.Coded(errdefs.ShimStuck, c.record.ID,
+				"the shim of container %s has deleted it but does not end: %w", c.record.ID, err)
+		}
+	}
+	c.Close()
+	return nil
+}
+
+// raze kills shim and container and has the runtime delete what it keeps.
+func (c *Container) raze(ctx context.Context) error {
+	if err := c.killShim(ctx); err != nil {
+		return err
+	}
+	return errors.Join(c.killCgroup(ctx), c.invoke(ctx, nil, "delete", "--force", c.record.ID))
+}
+
+// killShim kills the shim and the runtime that it may be waiting for, which is
+// in its process group; a container's processes never are.
+func (c *Container) killShim(ctx context.Context) error {
+	c.mu.Lock()
+	process := c.shim
+	c.mu.Unlock()
+	if process != nil && !process.dead() {
+		if err := unix.Kill(-process.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("killing shim %d: %w", process.pid, err)
+		}
+		if err := process.kill(); err != nil {
+			return fmt.Errorf("killing shim %d: %w", process.pid, err)
+		}
+	}
+	return c.awaitShim(ctx)
+}
+
+// killCgroup kills every process of a container whose init is still there.
+// Without a pid namespace init's death alone would leave the others.
+func (c *Container) killCgroup(ctx context.Context) error {
+	group, err := c.cgroup()
+	if errdefs.KindOf(err) == errdefs.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := group.Kill(ctx); err != nil && errdefs.KindOf(err) != errdefs.NotImplemented {
+		return fmt.Errorf("killing the cgroup of container %s: %w", c.record.ID, err)
+	}
+	return nil
+}
+
+// cgroup returns the container's cgroup by way of its init. It is NotFound if
+// init does not run.
+func (c *Container) cgroup() (*cgroup.Cgroup, error) {
+	var started Started
+	if err := shim.ReadFile(c.processFile(Init, shim.StartedFile), &started); err != nil {
+		return nil, errdefs.NotFound.Errorf("container %s has not started: %w", c.record.ID, err)
+	}
+	group, err := cgroup.Of(started.Pid)
+	// Asked afterwards: what was read was of the process that started then.
+	if start, statErr := shim.StartTime(started.Pid); statErr != nil || start != started.Start {
+		return nil, errdefs.NotFound.Errorf("the first process of container %s is gone", c.record.ID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding the cgroup of container %s: %w", c.record.ID, err)
+	}
+	return group, nil
+}
+
+// Bury kills what a dead shim has left and writes lost.json for every process
+// whose end nobody saw.
+func (c *Container) Bury(ctx context.Context) error {
+	razed := c.raze(ctx)
+	processes, err := c.readProcesses()
+	if err != nil {
+		return errors.Join(razed, err)
+	}
+	for _, p := range processes {
+		if p.Exit != nil || p.Started == nil {
+			continue
+		}
+		lost := Exit{Status: lostStatus, Signal: int(unix.SIGKILL), Time: time.Now(),
+			Reason: "the shim died, and with it the process was killed"}
+		if err := shim.WriteFile(c.processFile(p.Name, shim.LostFile), lost); err != nil {
+			razed = errors.Join(razed, fmt.Errorf("recording the loss of process %s: %w", p.Name, err))
+		}
+	}
+	return razed
+}
+
+// Remove makes the container's directory disappear at once, then removes what
+// was in it.
+func (c *Container) Remove() error {
+	trash := filepath.Join(c.host.StateDir, fmt.Sprintf("%s%s-%d", trashPrefix, c.record.ID, time.Now().UnixNano()))
+	if err := os.Rename(c.dir, trash); err != nil {
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return fmt.Errorf("removing the container's directory: %w", err)
+	}
+	if err := os.RemoveAll(trash); err != nil {
+		return fmt.Errorf("removing the container's directory: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/shim"
+)
+
+// writeRequest makes the directory of a new process with its request.json.
+func (c *Container) writeRequest(process string, request Request) error {
+	if err := os.Mkdir(c.processDir(process), 0o700); err != nil {
+		return fmt.Errorf("making the directory of process %s: %w", process, err)
+	}
+	if err := shim.WriteFile(c.processFile(process, shim.RequestFile), request); err != nil {
+		return fmt.Errorf("writing the request for process %s: %w", process, err)
+	}
+	return nil
+}
+
+// Add starts another process in the running container. On failure nothing is
+// left of it.
+func (c *Container) Add(ctx context.Context, process string, spec *specs.Process, request Request) (started Started, err error) {
+	var undo errdefs.Undo
+	defer undo.OnError(&err)
+	undo.Add("remove the directory of process "+process, func(context.Context) error {
+		return os.RemoveAll(c.processDir(process))
+	})
+	err = c.writeRequest(process, request)
+	if errors.Is(err, fs.ErrExist) {
+		undo.Forget() // it is another's
+		return Started{}, errdefs.AlreadyExists.Coded(errdefs.NameTaken, process, "container %s has a process %s already", c.record.ID, process)
+	}
+	if err != nil {
+		return Started{}, err
+	}
+	if err := shim.WriteFile(c.processFile(process, shim.ProcessFile), spec); err != nil {
+		return Started{}, fmt.Errorf("writing the specification of process %s: %w", process, err)
+	}
+	return c.Start(ctx, process)
+}
+
+// Start has the shim start the process that PROCESS/request.json describes.
+func (c *Container) Start(ctx context.Context, process string) (started Started, err error) {
+	err = c.ask(ctx, c.host.Limits.Start, "start", func(ctx context.Context, client *shim.Client) (err error) {
+		started, err = client.Start(ctx, process)
+		return err
+	})
+	if errdefs.CodeOf(err) == errdefs.ShimStuck {
+		err = c.blame(ctx, process, err)
+	}
+	return started, err
+}
+
+// blame tells a shim that is stuck from one that waits for somebody to open a
+// process's fifos.
+func (c *Container) blame(ctx context.Context, process string, stuck error) error {
+	if _, err := c.hello(ctx); err != nil {
+		return stuck
+	}
+	return errdefs.DeadlineExceeded.Errorf("process %s of container %s has not started within %s: nobody opened its fifos, or the runtime hangs",
+		process, c.record.ID, c.host.Limits.Start)
+}
+
+// Resume starts the process that Start only created.
+func (c *Container) Resume(ctx context.Context) (started Started, err error) {
+	err = c.ask(ctx, c.host.Limits.Start, "start of the created process", func(ctx context.Context, client *shim.Client) (err error) {
+		started, err = client.Resume(ctx)
+		return err
+	})
+	return started, err
+}
+
+// Signal sends a signal to one process.
+func (c *Container) Signal(ctx context.Context, process string, signal int) error {
+	return c.ask(ctx, c.host.Limits.Shim, "signal", func(ctx context.Context, client *shim.Client) error {
+		return client.Signal(ctx, process, signal)
+	})
+}
+
+// Resize sets the size of a process's terminal.
+func (c *Container) Resize(ctx context.Context, process string, width, height uint16) error {
+	return c.ask(ctx, c.host.Limits.Shim, "resize", func(ctx context.Context, client *shim.Client) error {
+		return client.Resize(ctx, process, width, height)
+	})
+}
+
+// CloseStdin closes a process's standard input.
+func (c *Container) CloseStdin(ctx context.Context, process string) error {
+	return c.ask(ctx, c.host.Limits.Shim, "close of stdin", func(ctx context.Context, client *shim.Client) error {
+		return client.CloseStdin(ctx, process)
+	})
+}
+
+// Forget gives back what shim and directory hold of an exited process. It is
+// no error that the shim is gone or never knew it.
+func (c *Container) Forget(ctx context.Context, process string) error {
+	err := c.ask(ctx, c.host.Limits.Shim, "forget", func(ctx context.Context, client *shim.Client) error {
+		return client.Forget(ctx, process)
+	})
+	if err != nil && errdefs.CodeOf(err) != errdefs.ShimLost && errdefs.KindOf(err) != errdefs.NotFound {
+		return err
+	}
+	if err := os.RemoveAll(c.processDir(process)); err != nil {
+		return fmt.Errorf("removing the directory of process %s: %w", process, err)
+	}
+	return nil
+}

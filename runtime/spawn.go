@@ -1,0 +1,180 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/shim"
+)
+
+// backlog of a shim's socket: attaches that arrive while the shim is busy.
+const backlog = 64
+
+// shimProcess is a shim that runs or has run, our child or, after a restart of
+// the supervisor, init's. Its one goroutine waits for its death and reaps it.
+type shimProcess struct {
+	pid    int
+	pidfd  *os.File
+	exited chan struct{} // closed when it is dead and, if ours, reaped
+}
+
+// dead reports whether the shim has ended.
+func (p *shimProcess) dead() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill sends SIGKILL, which reaches nobody else: a pidfd names one process.
+func (p *shimProcess) kill() error {
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var killed error
+	if err := raw.Control(func(fd uintptr) { killed = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) }); err != nil {
+		return err
+	}
+	if errors.Is(killed, unix.ESRCH) {
+		return nil
+	}
+	return killed
+}
+
+// wait waits until the shim is dead or ctx ends.
+func (p *shimProcess) wait(ctx context.Context) error {
+	select {
+	case <-p.exited:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// watchShim takes over a pidfd and waits for the process's end without
+// occupying a thread: a pidfd is readable from then on, pidfd_open(2).
+func watchShim(pid, pidfd int, child bool) (*shimProcess, error) {
+	if err := unix.SetNonblock(pidfd, true); err != nil {
+		unix.Close(pidfd)
+		return nil, fmt.Errorf("making shim %d's pidfd pollable: %w", pid, err)
+	}
+	p := &shimProcess{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd of a shim"), exited: make(chan struct{})}
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		p.pidfd.Close()
+		return nil, err
+	}
+	go func() {
+		defer close(p.exited)
+		raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
+		if child {
+			unix.Wait4(pid, nil, 0, nil)
+		}
+	}()
+	return p, nil
+}
+
+func readable(fd int) bool {
+	polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(polled, 0)
+	return n > 0 && err == nil
+}
+
+// findShim returns the running shim that self describes, or nil if it is dead.
+func findShim(self shim.Self) (*shimProcess, error) {
+	pidfd, err := unix.PidfdOpen(self.Pid, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening a pidfd of shim %d: %w", self.Pid, err)
+	}
+	// Asked after the pidfd is open, the start time is of the pidfd's process or
+	// the process is dead.
+	if start, err := shim.StartTime(self.Pid); err != nil || start != self.Start {
+		unix.Close(pidfd)
+		return nil, nil
+	}
+	return watchShim(self.Pid, pidfd, false)
+}
+
+// spawnShim starts the container's shim on its listening socket. Its death is
+// watched from its birth.
+func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
+	log, err := os.OpenFile(filepath.Join(c.dir, shim.LogFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	pidfd := -1
+	cmd := &exec.Cmd{
+		Path:        c.host.Shim,
+		Args:        []string{c.host.Shim, c.record.ID, c.record.Bundle, c.record.Runtime},
+		Dir:         c.dir,
+		Env:         shimEnvironment(),
+		Stderr:      log,
+		ExtraFiles:  []*os.File{listener}, // becomes shim.SocketFD
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the shim: %w", err)
+	}
+	pid := cmd.Process.Pid
+	if err := cmd.Process.Release(); err != nil { // wait4 is watchShim's
+		c.host.Logger.Warn("releasing the shim's handle", "pid", pid, "error", err)
+	}
+	if pidfd < 0 {
+		return nil, fmt.Errorf("the kernel gives no pidfd (Linux 5.4 has it)")
+	}
+	return watchShim(pid, pidfd, true)
+}
+
+// shimEnvironment is ours without what systemd meant for us alone: a runtime
+// would hand NOTIFY_SOCKET on to the container.
+func shimEnvironment() []string {
+	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+		name, _, _ := strings.Cut(entry, "=")
+		return name == "NOTIFY_SOCKET" || name == "WATCHDOG_PID" || name == "WATCHDOG_USEC" || strings.HasPrefix(name, "LISTEN_")
+	})
+}
+
+// listen binds the shim's socket. The path may be longer than a socket address
+// can hold, so it is bound by way of its directory's descriptor.
+func listen(dir string) (*os.File, error) {
+	at, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer at.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("making the shim's socket: %w", err)
+	}
+	listener := os.NewFile(uintptr(fd), shim.SocketFile)
+	path := "/proc/self/fd/" + strconv.Itoa(int(at.Fd())) + "/" + shim.SocketFile
+	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	if err == nil {
+		err = os.Chmod(filepath.Join(dir, shim.SocketFile), 0o600)
+	}
+	if err == nil {
+		err = unix.Listen(fd, backlog)
+	}
+	if err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("binding the shim's socket in %s: %w", dir, err)
+	}
+	return listener, nil
+}

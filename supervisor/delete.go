@@ -1,0 +1,106 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
+)
+
+// DeleteContainer removes a container, or forgets one of its exited processes.
+func (s *Supervisor) DeleteContainer(ctx context.Context, request *api.DeleteContainerRequest) (*api.DeleteContainerResponse, error) {
+	if request.Pid != "" && request.Pid != runtime.Init {
+		return do(ctx, s, request.Id, shared, func(ctx context.Context) (*api.DeleteContainerResponse, error) {
+			return s.deleteProcess(ctx, request.Id, request.Pid)
+		})
+	}
+	return do(ctx, s, request.Id, exclusive, func(ctx context.Context) (*api.DeleteContainerResponse, error) {
+		return s.delete(ctx, request.Id, request.Force)
+	})
+}
+
+func (s *Supervisor) deleteProcess(ctx context.Context, id, name string) (*api.DeleteContainerResponse, error) {
+	var c *container
+	var p *process
+	err := s.ask(func(t *table) (err error) {
+		if c, p, err = t.findProcess(id, name); err == nil && p.exit == nil {
+			err = errdefs.FailedPrecondition.Coded(errdefs.Running, name, "process %s of container %s has not exited", name, id)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.DeleteContainerResponse{Exit: p.exit}, s.forget(ctx, c, name)
+}
+
+// forget gives back what is kept of an exited process.
+func (s *Supervisor) forget(ctx context.Context, c *container, name string) error {
+	if err := c.handle.Forget(ctx, name); err != nil {
+		return err
+	}
+	return s.record(&api.Event{Type: eventForget, Id: c.handle.ID(), Pid: name}, func(*table) { c.drop(name) })
+}
+
+func (s *Supervisor) delete(ctx context.Context, id string, force bool) (*api.DeleteContainerResponse, error) {
+	var c *container
+	var init *process
+	status := ""
+	err := s.ask(func(t *table) (err error) {
+		if c, init, err = t.findProcess(id, runtime.Init); err != nil {
+			return err
+		}
+		status = c.status
+		if (status == statusRunning || status == statusPaused) && !force {
+			return errdefs.FailedPrecondition.Coded(errdefs.Running, id, "container %s is %s: stop it first or delete by force", id, status)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if status != statusStopped {
+		s.kill(ctx, c, init, status)
+	}
+	if err := s.removeContainer(ctx, c, force); err != nil {
+		return nil, err
+	}
+	err = s.record(&api.Event{Type: eventDelete, Id: id}, func(t *table) { delete(t.containers, id) })
+	return &api.DeleteContainerResponse{Exit: init.exit}, err
+}
+
+// kill ends init and waits for its exit to be recorded. What it does not
+// achieve the removal does.
+func (s *Supervisor) kill(ctx context.Context, c *container, init *process, status string) {
+	err := c.handle.Signal(ctx, runtime.Init, int(unix.SIGKILL))
+	if err == nil && status == statusPaused { // a frozen process dies when it thaws
+		err = c.handle.Unpause(ctx)
+	}
+	if err != nil {
+		s.logger.Warn("killing a container before its removal", "container", c.handle.ID(), "error", err)
+		return
+	}
+	s.awaitExit(ctx, init, s.host.Limits.Shim)
+}
+
+// removeContainer removes what shim, runtime and state directory hold, after
+// the exits in it are recorded.
+func (s *Supervisor) removeContainer(ctx context.Context, c *container, force bool) error {
+	err := c.handle.Dismiss(ctx)
+	if err != nil && force {
+		s.logger.Warn("a shim does not delete its container and is killed", "container", c.handle.ID(), "error", err)
+		err = c.handle.Bury(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("deleting container %s: %w", c.handle.ID(), err)
+	}
+	s.finish(c, "the container was deleted")
+	if len(s.unfinished(c)) > 0 {
+		return errStopping()
+	}
+	return c.handle.Remove()
+}

@@ -1,0 +1,83 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+
+	"github.com/engined/engined/proto/errdefs"
+	api "github.com/engined/engined/proto/supervisor/v1"
+)
+
+// Events streams the journal to one client. The stream's cursor is all that a
+// slow client holds; once the journal has left it behind it gets a snapshot.
+func (s *Supervisor) Events(request *api.EventsRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	if request.Timestamp != nil && request.Timestamp.CheckValid() != nil {
+		return errdefs.InvalidArgument.Errorf("timestamp: %v, expected a valid time", request.Timestamp)
+	}
+	wanted := func(event *api.Event) bool {
+		return event.Type != eventForget && (request.Id == "" || request.Id == event.Id) &&
+			(request.Resume || request.Timestamp == nil || !event.Timestamp.AsTime().Before(request.Timestamp.AsTime()))
+	}
+	err := s.stream(ctx, request, wanted, stream.Send)
+	if s.life.Err() != nil {
+		return errStopping()
+	}
+	return err
+}
+
+// stream sends what is wanted until ctx ends or, with storedOnly, until all
+// events that are there by now are sent.
+func (s *Supervisor) stream(ctx context.Context, request *api.EventsRequest, wanted func(*api.Event) bool, send func(*api.Event) error) error {
+	end := s.journal.last()
+	from := s.journal.readAfter(s.firstFor(request))
+	defer from.close()
+	for {
+		if request.StoredOnly && from.next > end {
+			return nil
+		}
+		event, err := from.wait(ctx)
+		if errors.Is(err, errGone) {
+			event, err = s.snapshotEvent(request.Id)
+			from.next = event.GetSeq() + 1
+		}
+		if err != nil {
+			return err
+		}
+		if event.Type == eventSnapshot || wanted(event) {
+			if err := send(event); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// firstFor returns the number after which the client wants to read.
+func (s *Supervisor) firstFor(request *api.EventsRequest) uint64 {
+	switch {
+	case request.Resume:
+		return request.AfterSeq
+	case request.Timestamp != nil || request.StoredOnly:
+		return s.journal.oldest() - 1
+	}
+	return s.journal.last()
+}
+
+// snapshotEvent holds what the table says now.
+func (s *Supervisor) snapshotEvent(id string) (*api.Event, error) {
+	state, _, err := s.snapshot(id)
+	if errdefs.KindOf(err) == errdefs.NotFound { // nothing is a state, too
+		state, _, err = s.snapshot("")
+		if err == nil {
+			state.Containers = nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &api.Event{Type: eventSnapshot, Seq: state.Seq, State: state}, nil
+}

@@ -1,0 +1,227 @@
+package supervisor
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
+)
+
+// restoreAtOnce bounds how many directories are read at the same time.
+const restoreAtOnce = 16
+
+// restore makes the table out of the container directories. What happened while
+// there was no supervisor is recorded: each start and exit once, whether or not
+// the last supervisor came to record it. It waits for no shim.
+func (s *Supervisor) restore() error {
+	known := s.journal.facts.copy() // the recorder has nothing to do yet
+	ids, err := s.host.IDs()
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	slots := make(chan struct{}, restoreAtOnce)
+	for _, id := range ids {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			s.restoreOne(id, known[id])
+		})
+	}
+	all.Wait()
+	s.recordVanished(known, ids)
+	return nil
+}
+
+// restoreOne takes in one directory, whatever it holds.
+func (s *Supervisor) restoreOne(id string, known map[string]progress) {
+	logger := s.logger.With("container", id)
+	if !idPattern.MatchString(id) {
+		logger.Warn("a directory in the state directory is no container's and is skipped")
+		return
+	}
+	handle, processes, err := s.host.Load(s.life, id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && s.host.Unborn(id):
+		logger.Warn("a container was never started; its directory is removed")
+		if err := s.host.Discard(id); err != nil {
+			logger.Error("removing the directory", "error", err)
+		}
+	case err != nil:
+		logger.Error("a container's directory is unreadable and skipped", "error", err)
+	case processes[0].Started == nil:
+		// Its creator has had no answer, and nobody waits for one any more.
+		logger.Warn("a container's creation was cut off and is undone")
+		s.queues.put(id, exclusive, func() { s.undoCreate(handle) })
+	default:
+		s.readmit(handle, processes, known)
+	}
+}
+
+func (s *Supervisor) undoCreate(handle *runtime.Container) {
+	if err := handle.End(s.life); err != nil {
+		s.logger.Error("undoing a creation that was cut off", "container", handle.ID(), "error", err)
+	}
+	if err := handle.Remove(); err != nil {
+		s.logger.Error("undoing a creation that was cut off", "container", handle.ID(), "error", err)
+	}
+}
+
+// readmit puts a restored container into the table and records what is not
+// recorded of it.
+func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process, known map[string]progress) {
+	id := handle.ID()
+	spec, err := bundleProcess(handle.Record().Bundle)
+	if err != nil {
+		s.logger.Warn("the bundle of a restored container is gone", "container", id, "error", err)
+	}
+	found[0].Spec = spec
+	c := &container{handle: handle, status: s.restoredStatus(handle, found[0], known)}
+	for _, f := range found {
+		c.processes = append(c.processes, restoredProcess(f))
+	}
+	// In the table first: the events may be recorded already, and then change nothing.
+	err = s.ask(func(t *table) error { t.containers[id] = c; return nil })
+	if err == nil {
+		err = s.record(&api.Event{Type: eventCreated, Id: id, Timestamp: timestamppb.New(handle.Record().Created)}, func(*table) {})
+	}
+	if err == nil && c.status != statusCreated {
+		err = s.recordFound(c, found, known)
+	}
+	if err != nil {
+		return // stopping
+	}
+	s.own.Go(func() { s.watch(c) })
+}
+
+// restoredProcess is a process as its files have it. Its exit is not in it yet.
+func restoredProcess(f runtime.Process) *process {
+	p := newProcess(f.Name, f.Spec, f.Request)
+	if f.Started == nil {
+		p.starting, p.orphan = true, true
+		return p
+	}
+	p.message.SystemPid, p.message.StartedAt = uint32(f.Started.Pid), timestamppb.New(f.Started.Time)
+	return p
+}
+
+// restoredStatus is what the container is before its exit is looked at. What
+// CreateContainer only created runs if its start is recorded, or if the runtime
+// says so: the supervisor may have died between start and record.
+func (s *Supervisor) restoredStatus(handle *runtime.Container, init runtime.Process, known map[string]progress) string {
+	if init.Request.CreateOnly && known[runtime.Init]&recordedStart == 0 {
+		created, err := handle.Created(s.life)
+		if err != nil {
+			s.logger.Warn("asking the runtime for a container's status", "container", handle.ID(), "error", err)
+		}
+		if created {
+			return statusCreated
+		}
+	}
+	if init.Exit != nil {
+		return statusRunning
+	}
+	paused, err := handle.Paused()
+	if err != nil {
+		s.logger.Debug("asking whether a container is paused", "container", handle.ID(), "error", err)
+	}
+	if paused {
+		return statusPaused
+	}
+	return statusRunning
+}
+
+// recordFound records the starts and exits that are not recorded, init's exit
+// last, and puts all exits into the table.
+func (s *Supervisor) recordFound(c *container, found []runtime.Process, known map[string]progress) error {
+	id := c.handle.ID()
+	for _, f := range found {
+		if f.Started == nil || known[f.Name]&recordedStart != 0 {
+			continue
+		}
+		event := &api.Event{Type: eventStartProcess, Id: id, Pid: f.Name, SystemPid: uint32(f.Started.Pid), Timestamp: timestamppb.New(f.Started.Time)}
+		if f.Name == runtime.Init {
+			event.Type = eventStartContainer
+		}
+		if err := s.record(event, func(*table) {}); err != nil {
+			return err
+		}
+	}
+	for _, f := range slices.Backward(found) {
+		if f.Exit == nil || f.Started == nil {
+			continue
+		}
+		exit := exitMessage(*f.Exit)
+		if err := s.recordExit(c, f.Name, exit); err != nil {
+			return err
+		}
+		// Recorded before, it has changed nothing now.
+		if err := s.ask(func(*table) error { c.ensureExited(f.Name, exit); return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *container) ensureExited(name string, exit *api.Exit) {
+	if p := c.process(name); p != nil && p.exit == nil {
+		c.exited(p, exit)
+	}
+}
+
+// recordVanished records the end of what the journal knows and the state
+// directory does not: a deletion that was cut off before its event, or a
+// directory that somebody has removed.
+func (s *Supervisor) recordVanished(known facts, ids []string) {
+	for id, processes := range known {
+		if slices.Contains(ids, id) {
+			continue
+		}
+		for _, name := range slices.Backward(slices.Sorted(maps.Keys(processes))) {
+			if processes[name] != recordedStart {
+				continue
+			}
+			exit := exitMessage(runtime.Exit{Status: lostStatus, Time: time.Now(), Reason: "its state directory is gone"})
+			event := &api.Event{Type: eventExit, Id: id, Pid: name, Status: exit.Status, Exit: exit}
+			if s.record(event, func(*table) {}) != nil {
+				return
+			}
+		}
+		if s.record(&api.Event{Type: eventDelete, Id: id}, func(*table) {}) != nil {
+			return
+		}
+	}
+}
+
+func (f facts) copy() facts {
+	copied := make(facts, len(f))
+	for id, processes := range f {
+		copied[id] = maps.Clone(processes)
+	}
+	return copied
+}
+
+// adoptStart records the start of an added process that the last supervisor
+// asked for and did not live to record, if it runs or has run.
+func (s *Supervisor) adoptStart(c *container, name string) {
+	var p *process
+	s.ask(func(*table) error { p = c.process(name); return nil })
+	found, err := c.handle.Process(name)
+	if err != nil || found.Started == nil || p == nil {
+		return
+	}
+	s.ask(func(*table) error { p.orphan = false; return nil })
+	event := &api.Event{Type: eventStartProcess, Id: c.handle.ID(), Pid: name,
+		SystemPid: uint32(found.Started.Pid), Timestamp: timestamppb.New(found.Started.Time)}
+	if err := s.record(event, func(*table) {}); err != nil {
+		return // stopping
+	}
+	s.ask(func(*table) error { c.started(p, *found.Started); return nil })
+}

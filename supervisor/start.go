@@ -1,0 +1,87 @@
+package supervisor
+
+import (
+	"context"
+
+	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
+)
+
+// startTask is a container to be started by one of the workers, which bound how
+// many start at the same time.
+type startTask struct {
+	recipe runtime.Recipe
+	done   chan<- startResult
+}
+
+type startResult struct {
+	handle  *runtime.Container
+	started runtime.Started
+	err     error
+}
+
+// worker starts containers.
+func (s *Supervisor) worker() {
+	for {
+		select {
+		case task := <-s.startTasks:
+			task.done <- s.startOne(task.recipe)
+		case <-s.life.Done():
+			return
+		}
+	}
+}
+
+func (s *Supervisor) startOne(recipe runtime.Recipe) (r startResult) {
+	defer s.caught(&r.err)
+	r.handle, r.started, r.err = s.host.Create(s.life, recipe)
+	return r
+}
+
+// startWithWorker waits for a worker and its result.
+func (s *Supervisor) startWithWorker(recipe runtime.Recipe) (*runtime.Container, runtime.Started, error) {
+	done := make(chan startResult, 1)
+	select {
+	case s.startTasks <- startTask{recipe, done}:
+	case <-s.life.Done():
+		return nil, runtime.Started{}, errStopping()
+	}
+	r := <-done
+	return r.handle, r.started, r.err
+}
+
+// StartContainer starts a container that was only created.
+func (s *Supervisor) StartContainer(ctx context.Context, request *api.StartContainerRequest) (*api.StartContainerResponse, error) {
+	return do(ctx, s, request.Id, exclusive, func(ctx context.Context) (*api.StartContainerResponse, error) {
+		var c *container
+		err := s.ask(func(t *table) (err error) {
+			if c, err = t.find(request.Id); err != nil {
+				return err
+			}
+			return c.needCreated(request.Id)
+		})
+		if err != nil {
+			return nil, err
+		}
+		started, err := c.handle.Resume(ctx)
+		if err != nil {
+			return nil, err
+		}
+		message, err := s.recordStart(c, request.Id, started)
+		return &api.StartContainerResponse{Container: message}, err
+	})
+}
+
+// recordStart records that c's init runs and returns c as it then is.
+func (s *Supervisor) recordStart(c *container, id string, started runtime.Started) (message *api.Container, err error) {
+	event := &api.Event{Type: eventStartContainer, Id: id, Pid: runtime.Init, SystemPid: uint32(started.Pid)}
+	err = s.record(event, func(*table) {
+		init := c.init()
+		c.started(init, started)
+		if init.exit == nil {
+			c.set(statusRunning)
+		}
+		message = c.view()
+	})
+	return message, err
+}

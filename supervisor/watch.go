@@ -1,0 +1,175 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/engined/engined/proto/errdefs"
+	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
+)
+
+// lostStatus is the status of a process whose end left no trace.
+const lostStatus = 137
+
+// watch records the exits of one container until its shim is dead. It is the
+// only reader of the shim's notes.
+func (s *Supervisor) watch(c *container) {
+	for {
+		name, err := c.handle.Next(s.life)
+		switch {
+		case errors.Is(err, runtime.ErrShimDead):
+			s.queues.put(c.handle.ID(), exclusive, func() { s.bury(c) })
+			return
+		case s.life.Err() != nil:
+			c.handle.Close()
+			return
+		case err != nil:
+			s.logger.Warn("listening to a shim", "container", c.handle.ID(), "error", err)
+		case name == "":
+			s.noteExits(c)
+		default:
+			s.noteExit(c, name)
+		}
+	}
+}
+
+// unfinished returns the processes of c whose exit is not recorded, of which
+// init comes last: when it is recorded the container is stopped.
+func (s *Supervisor) unfinished(c *container) (names []string) {
+	s.ask(func(*table) error {
+		for i := len(c.processes) - 1; i >= 0; i-- {
+			if c.processes[i].exit == nil {
+				names = append(names, c.processes[i].name)
+			}
+		}
+		return nil
+	})
+	return names
+}
+
+// noteExits records every exit that the files tell of.
+func (s *Supervisor) noteExits(c *container) {
+	for _, name := range s.unfinished(c) {
+		s.noteExit(c, name)
+	}
+}
+
+// noteExit records a process's exit if there is one and it is not recorded.
+func (s *Supervisor) noteExit(c *container, name string) {
+	if s.isOrphan(c, name) {
+		s.adoptStart(c, name)
+	}
+	if !s.mayExit(c, name) {
+		return
+	}
+	exit, err := c.handle.Exit(name)
+	if errdefs.KindOf(err) == errdefs.NotFound {
+		return
+	}
+	if err != nil {
+		exit = runtime.Exit{Status: lostStatus, Time: time.Now(), Reason: "its exit status cannot be read: " + err.Error()}
+	}
+	if err := s.recordExit(c, name, exitMessage(exit)); err != nil {
+		return // stopping: the next supervisor finds the file
+	}
+	s.forgetOldest(c)
+}
+
+func (s *Supervisor) isOrphan(c *container, name string) (orphan bool) {
+	s.ask(func(*table) error {
+		p := c.process(name)
+		orphan = p != nil && p.orphan
+		return nil
+	})
+	return orphan
+}
+
+// mayExit reports whether an exit of the process is to be recorded now. Of one
+// whose start is not recorded yet it is remembered.
+func (s *Supervisor) mayExit(c *container, name string) (may bool) {
+	s.ask(func(*table) error {
+		p := c.process(name)
+		if p == nil || p.exit != nil {
+			return nil
+		}
+		p.exitSeen = true
+		may = !p.starting
+		return nil
+	})
+	return may
+}
+
+func (s *Supervisor) recordExit(c *container, name string, exit *api.Exit) error {
+	event := &api.Event{Type: eventExit, Id: c.handle.ID(), Pid: name, Status: exit.Status, Exit: exit}
+	return s.record(event, func(*table) {
+		if p := c.process(name); p != nil && p.exit == nil {
+			c.exited(p, exit)
+		}
+	})
+}
+
+// forgetOldest keeps the exited processes of a container within keptExits.
+func (s *Supervisor) forgetOldest(c *container) {
+	name := ""
+	s.ask(func(*table) error { name = c.oldestExited(keptExits); return nil })
+	if name == "" {
+		return
+	}
+	s.queues.put(c.handle.ID(), shared, func() {
+		if err := s.forget(s.life, c, name); err != nil && errdefs.KindOf(err) != errdefs.NotFound {
+			s.logger.Warn("forgetting an exited process", "container", c.handle.ID(), "process", name, "error", err)
+		}
+	})
+}
+
+// bury deals with a dead shim: if it left anything alive that is killed, and
+// every process without an exit gets one.
+func (s *Supervisor) bury(c *container) {
+	id := c.handle.ID()
+	present := false
+	s.ask(func(t *table) error {
+		present = t.containers[id] == c
+		c.message = nil // the shim's pid is in it
+		return nil
+	})
+	if !present {
+		return
+	}
+	s.noteExits(c)
+	if len(s.unfinished(c)) == 0 {
+		return
+	}
+	s.logger.Error("a shim died; its container is killed", "container", id)
+	if err := c.handle.Bury(s.life); err != nil {
+		s.logger.Error("clearing up after a dead shim", "container", id, "error", err)
+	}
+	s.finish(c, "the shim died, and with it the process was killed")
+}
+
+// finish records an exit for every process that has none; reason is for those
+// of which no file tells.
+func (s *Supervisor) finish(c *container, reason string) {
+	s.noteExits(c)
+	s.ask(func(*table) error { c.dropOrphans(); return nil })
+	for _, name := range s.unfinished(c) {
+		exit := exitMessage(runtime.Exit{Status: lostStatus, Signal: lostStatus - 128, Time: time.Now(), Reason: reason})
+		if err := s.recordExit(c, name, exit); err != nil {
+			return
+		}
+	}
+}
+
+// awaitExit waits for at most bound until p's exit is recorded.
+func (s *Supervisor) awaitExit(ctx context.Context, p *process, bound time.Duration) bool {
+	timer := time.NewTimer(bound)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
