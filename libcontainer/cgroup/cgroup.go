@@ -1,24 +1,16 @@
 package cgroup
 
 import (
-	"context"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/engined/engined/proto/errdefs"
+	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // Location says where a container's cgroup is. Its JSON is kept in state
 // files: fields are only ever added.
 type Location struct {
-	V1 map[string]string `json:"v1,omitempty"` // hierarchy name, as in Hierarchy.Name → absolute directory
-	V2 string            `json:"v2,omitempty"` // absolute directory; pure v2 only
-}
-
-// Options modify Make.
-type Options struct {
-	Systemd  bool // --systemd-cgroup
-	Rootless bool // directories that cannot be made for lack of permission are left out
+	V1 map[string]string `json:"v1,omitempty"` // Hierarchy.Name → absolute directory
+	V2 string            `json:"v2,omitempty"` // absolute directory; beside V1 on a hybrid host
 }
 
 // Cgroup is a container's cgroup: one directory on v2, one per hierarchy on v1.
@@ -32,19 +24,49 @@ func At(location Location) *Cgroup { return &Cgroup{location: location} }
 // Location says where the cgroup is.
 func (c *Cgroup) Location() Location { return c.location }
 
-func Make(layout Layout, spec *specs.Spec, id string, opts Options) (*Cgroup, error) {
-	return nil, todo
-}
-func Of(pid int) (*Cgroup, error)                    { return nil, todo }
-func (c *Cgroup) Set(r *specs.LinuxResources) error  { return todo }
-func (c *Cgroup) JoinFiles() []string                { return nil }
-func (c *Cgroup) Dir() string                        { return c.location.V2 }
-func (c *Cgroup) Add(pid int) error                  { return todo }
-func (c *Cgroup) Pids(recursive bool) ([]int, error) { return nil, todo }
-func (c *Cgroup) Freeze(ctx context.Context) error   { return todo }
-func (c *Cgroup) Thaw(ctx context.Context) error     { return todo }
-func (c *Cgroup) Frozen() (bool, error)              { return false, nil }
-func (c *Cgroup) Kill(ctx context.Context) error     { return todo }
-func (c *Cgroup) Remove(ctx context.Context) error   { return todo }
+// unified reports whether v2 has the controllers.
+func (c *Cgroup) unified() bool { return len(c.location.V1) == 0 && c.location.V2 != "" }
 
-var todo = errdefs.NotImplemented.Errorf("cgroup: being written")
+// dirOf returns the v1 directory that has the controller, or "".
+func (c *Cgroup) dirOf(controller string) string {
+	if dir, ok := c.location.V1[controller]; ok {
+		return dir
+	}
+	for name, dir := range c.location.V1 {
+		if slices.Contains(strings.Split(name, ","), controller) {
+			return dir
+		}
+	}
+	return ""
+}
+
+// dirs returns every directory, in a stable order, v2's last.
+func (c *Cgroup) dirs() []string {
+	dirs := make([]string, 0, len(c.location.V1)+1)
+	for _, dir := range c.location.V1 {
+		dirs = append(dirs, dir)
+	}
+	slices.Sort(dirs)
+	if c.location.V2 != "" {
+		dirs = append(dirs, c.location.V2)
+	}
+	return dirs
+}
+
+// JoinFiles returns v1's tasks files, one per hierarchy. A single-threaded
+// process that writes "0" to them moves itself without the kernel waiting for
+// an RCU grace period, which cgroup.procs costs after idleness. v2 has no such
+// file: see Dir.
+func (c *Cgroup) JoinFiles() []string {
+	files := make([]string, 0, len(c.location.V1))
+	for _, dir := range c.location.V1 {
+		files = append(files, filepath.Join(dir, "tasks"))
+	}
+	slices.Sort(files)
+	return files
+}
+
+// Dir returns the v2 directory for CLONE_INTO_CGROUP, or "" where v2 is not
+// mounted. On a hybrid host both are needed: clone into Dir, then write to
+// JoinFiles.
+func (c *Cgroup) Dir() string { return c.location.V2 }

@@ -1,0 +1,101 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kill kills every process in the cgroup and below and returns when none is
+// left, or ctx ends. A cgroup that is gone has none.
+func (c *Cgroup) Kill(ctx context.Context) error {
+	if c.unified() {
+		err := write(c.location.V2, "cgroup.kill", "1")
+		if err == nil {
+			return waitEvent(ctx, c.location.V2, "populated", 0)
+		}
+		exists := unix.Access(c.location.V2, unix.F_OK) == nil
+		if !gone(err) || !exists {
+			return ignoreGone(err)
+		}
+		// Linux before 5.14 has no cgroup.kill
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		left, err := c.killOnce(ctx)
+		if err != nil || left == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("killing the %d processes of the cgroup: %w", left, ctx.Err())
+		case <-time.After(wait):
+		}
+	}
+}
+
+func ignoreGone(err error) error {
+	if gone(err) {
+		return nil
+	}
+	return err
+}
+
+// killOnce freezes the cgroup, so that none forks away, sends SIGKILL to all,
+// thaws it and waits for them. It returns how many it found.
+func (c *Cgroup) killOnce(ctx context.Context) (found int, err error) {
+	pids, err := c.Pids(true)
+	if err != nil || len(pids) == 0 {
+		return 0, err
+	}
+	frozen := c.freezerDir() != "" && c.Freeze(ctx) == nil // best effort: the loop catches what forks
+	pids, err = c.Pids(true)
+	handles := killAll(pids)
+	if frozen {
+		err = errors.Join(err, c.thaw())
+	}
+	for _, fd := range handles {
+		err = errors.Join(err, awaitExit(ctx, fd))
+		unix.Close(fd)
+	}
+	return len(pids), err
+}
+
+// killAll kills by pidfd, while the cgroup is frozen: a pid read from it is
+// then still the same process. It returns the pidfds.
+func killAll(pids []int) []int {
+	var handles []int
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			if err == unix.ENOSYS || err == unix.EPERM {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			continue
+		}
+		if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) != nil {
+			unix.Close(fd)
+			continue
+		}
+		handles = append(handles, fd)
+	}
+	return handles
+}
+
+// awaitExit waits until the process of a pidfd has exited.
+func awaitExit(ctx context.Context, fd int) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+}

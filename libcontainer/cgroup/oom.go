@@ -1,0 +1,135 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// OOMKills returns how many processes the kernel has killed for lack of memory.
+func (c *Cgroup) OOMKills() (uint64, error) {
+	dir, file := c.dirOf("memory"), "memory.oom_control"
+	if c.unified() {
+		dir, file = c.location.V2, "memory.events"
+	}
+	if dir == "" {
+		return 0, nil
+	}
+	text, err := read(dir, file)
+	if err != nil && !gone(err) {
+		return 0, fmt.Errorf("reading %s/%s: %w", dir, file, err)
+	}
+	return parseFlat(text)["oom_kill"], nil
+}
+
+// WatchOOM sends whenever the kernel runs out of the cgroup's memory. Notices
+// that nobody takes become one. The channel closes when ctx ends or the cgroup
+// is removed.
+func (c *Cgroup) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
+	if c.unified() {
+		return watchV2(ctx, c.location.V2)
+	}
+	dir := c.dirOf("memory")
+	if dir == "" {
+		return nil, errdefs.FailedPrecondition.Errorf("cannot watch for OOM: the memory controller is not available")
+	}
+	return watchV1(ctx, dir)
+}
+
+// watchV1 registers an eventfd with cgroup.event_control, kernel doc
+// cgroup-v1/memory.rst section 9. The kernel signals it on OOM and on removal.
+func watchV1(ctx context.Context, dir string) (<-chan struct{}, error) {
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("making an eventfd: %w", err)
+	}
+	file := os.NewFile(uintptr(event), "oom eventfd")
+	control, err := open(filepath.Join(dir, "memory.oom_control"), unix.O_RDONLY)
+	if err == nil {
+		err = write(dir, "cgroup.event_control", fmt.Sprintf("%d %d", event, control))
+		unix.Close(control)
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("watching %s/memory.oom_control: %w", dir, err)
+	}
+	return notices(ctx, file, func([]byte) (oom, done bool) {
+		removed := unix.Access(dir, unix.F_OK) != nil
+		return !removed, removed
+	}), nil
+}
+
+// watchV2 has inotify tell when memory.events changes, and compares the count
+// of kills. The watch ends with the directory.
+func watchV2(ctx context.Context, dir string) (<-chan struct{}, error) {
+	path := filepath.Join(dir, "memory.events")
+	text, err := read(dir, "memory.events")
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	seen := parseFlat(text)["oom_kill"]
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("making an inotify: %w", err)
+	}
+	file := os.NewFile(uintptr(watch), "oom inotify")
+	for _, one := range []struct {
+		path string
+		mask uint32
+	}{{path, unix.IN_MODIFY}, {filepath.Join(dir, "cgroup.events"), unix.IN_MODIFY | unix.IN_DELETE_SELF}} {
+		if _, err := unix.InotifyAddWatch(watch, one.path, one.mask); err != nil {
+			file.Close()
+			return nil, fmt.Errorf("watching %s: %w", one.path, err)
+		}
+	}
+	return notices(ctx, file, func([]byte) (oom, done bool) {
+		text, err := read(dir, "memory.events")
+		if err != nil {
+			return false, true
+		}
+		now := parseFlat(text)["oom_kill"]
+		oom = now > seen
+		seen = now
+		return oom, false
+	}), nil
+}
+
+// notices owns file: one goroutine reads it until ctx ends, which a second one
+// tells it by closing the file, and judges what each event means.
+func notices(ctx context.Context, file *os.File, judge func([]byte) (oom, done bool)) <-chan struct{} {
+	out := make(chan struct{}, 1)
+	stop := context.AfterFunc(ctx, func() { file.Close() })
+	go func() {
+		defer close(out)
+		defer file.Close()
+		defer stop()
+		buffer := make([]byte, 4096)
+		for {
+			n, err := file.Read(buffer)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			oom, done := judge(buffer[:n])
+			if done {
+				return
+			}
+			if !oom {
+				continue
+			}
+			select {
+			case out <- struct{}{}:
+			default: // one is waiting already
+			}
+		}
+	}()
+	return out
+}

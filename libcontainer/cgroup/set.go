@@ -1,0 +1,154 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Set writes the limits of r, and r's device rules: at create, when r may be
+// nil. See Update for a container that runs.
+func (c *Cgroup) Set(r *specs.LinuxResources) error {
+	if r == nil {
+		r = &specs.LinuxResources{}
+	}
+	if err := c.setDevices(r.Devices); err != nil {
+		return err
+	}
+	return c.Update(r)
+}
+
+// Update writes the limits of r and leaves devices alone.
+func (c *Cgroup) Update(r *specs.LinuxResources) error {
+	if err := validate(r); err != nil {
+		return err
+	}
+	if c.unified() {
+		return c.updateV2(r)
+	}
+	return c.updateV1(r)
+}
+
+// validate refuses what the kernel would silently clamp or accept by accident.
+func validate(r *specs.LinuxResources) error {
+	if m := r.Memory; m != nil {
+		if m.Swappiness != nil && *m.Swappiness > 100 && int64(*m.Swappiness) != -1 {
+			return invalid("memory.swappiness", "invalid memory swappiness value: %d (valid range is 0-100)", *m.Swappiness)
+		}
+	}
+	if cpu := r.CPU; cpu != nil && cpu.Shares != nil && *cpu.Shares != 0 {
+		if *cpu.Shares < 2 {
+			return invalid("cpu.shares", "the minimum allowed cpu-shares is 2")
+		}
+		if *cpu.Shares > 262144 {
+			return invalid("cpu.shares", "the maximum allowed cpu-shares is 262144")
+		}
+	}
+	for i, h := range r.HugepageLimits {
+		if !isPageSize(h.Pagesize) {
+			return invalid(fmt.Sprintf("hugepageLimits[%d].pageSize", i), "%q is not a size as 2MB", h.Pagesize)
+		}
+	}
+	for name := range r.Rdma {
+		if strings.ContainsAny(name, " \n") || name == "" {
+			return invalid("rdma", "%q is not a device name", name)
+		}
+	}
+	return nil
+}
+
+// isPageSize accepts the kernel's names: digits, then KB, MB or GB. The name
+// becomes part of a file name.
+func isPageSize(s string) bool {
+	digits := strings.TrimRight(s, "KMGTB")
+	suffix := s[len(digits):]
+	_, err := strconv.ParseUint(digits, 10, 64)
+	return err == nil && len(suffix) == 2 && suffix[1] == 'B'
+}
+
+// value dereferences an optional number; absent and zero both mean unset.
+func value[T int64 | uint64 | uint16 | uint32](p *T) T {
+	if p == nil {
+		return 0
+	}
+	return *p
+}
+
+// setter writes the files of one directory and keeps the first error.
+type setter struct {
+	dir        string
+	controller string
+	err        error
+}
+
+// set writes a file for a field of the spec.
+func (s *setter) set(field, file, text string) {
+	if s.err != nil {
+		return
+	}
+	if s.dir == "" {
+		s.err = unavailable(field, s.controller)
+		return
+	}
+	if err := write(s.dir, file, text); err != nil {
+		s.err = failed(field, file, text, err)
+	}
+}
+
+// number sets a file unless n is zero.
+func (s *setter) number(field, file string, n int64) {
+	if n != 0 {
+		s.set(field, file, strconv.FormatInt(n, 10))
+	}
+}
+
+// unsigned sets a file unless n is zero.
+func (s *setter) unsigned(field, file string, n uint64) {
+	if n != 0 {
+		s.set(field, file, strconv.FormatUint(n, 10))
+	}
+}
+
+// text sets a file unless text is empty.
+func (s *setter) text(field, file, text string) {
+	if text != "" {
+		s.set(field, file, text)
+	}
+}
+
+// retry runs two steps in the order in which the kernel accepts them: limits
+// that bound each other must be raised from the outside and lowered from the
+// inside, and trying costs less than reading where they are.
+func (s *setter) retry(first, second func(*setter)) {
+	if s.err != nil {
+		return
+	}
+	first(s)
+	if errors.Is(s.err, unix.EINVAL) {
+		s.err = nil
+		second(s)
+		first(s)
+		return
+	}
+	second(s)
+}
+
+// optional drops the error of a file that the kernel does not have.
+func (s *setter) optional(step func(*setter)) {
+	if s.err != nil {
+		return
+	}
+	step(s)
+	if errors.Is(s.err, unix.ENOENT) && s.dir != "" {
+		s.err = nil
+	}
+}
+
+// each formats per-device lines, "major:minor value".
+func throttleLine(d specs.LinuxThrottleDevice) string {
+	return fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate)
+}
