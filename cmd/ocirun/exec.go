@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/libcontainer"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+var execCommand = command{
+	name: "exec", args: "<container-id> <command> [command options]  || -p process.json <container-id>", min: 1, max: -1,
+	usage:       "execute new process inside the container",
+	description: "The exec command starts a further process in a running container.",
+	bind: func(f *flags) action {
+		e := bindExec(f)
+		return func(c *call) error {
+			status, err := e.run(c)
+			if err != nil {
+				return fmt.Errorf("exec failed: %w", err)
+			}
+			return asExit(status)
+		}
+	},
+}
+
+// execFlags are exec's options.
+type execFlags struct {
+	flags                                                                    *flags
+	consoleSocket, cwd, user, process, pidFile, label, apparmor, pidfdSocket *string
+	env, gids, caps, cgroups                                                 *[]string
+	tty, detach, noNewPrivs, ignorePaused                                    *bool
+	preserveFDs                                                              *int
+}
+
+func bindExec(f *flags) *execFlags {
+	return &execFlags{
+		flags:         f,
+		consoleSocket: f.text("console-socket", "", "", "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal"),
+		pidfdSocket:   f.text("pidfd-socket", "", "", "path to an AF_UNIX socket which will receive a file descriptor referencing the exec process"),
+		cwd:           f.text("cwd", "", "", "current working directory in the container"),
+		env:           f.list("env", "e", "set environment variables"),
+		tty:           f.flag("tty", "t", false, "allocate a pseudo-TTY"),
+		user:          f.text("user", "u", "", "UID (format: <uid>[:<gid>])"),
+		gids:          f.list("additional-gids", "g", "additional gids"),
+		process:       f.text("process", "p", "", "path to the process.json"),
+		detach:        f.flag("detach", "d", false, "detach from the container's process"),
+		pidFile:       f.text("pid-file", "", "", "specify the file to write the process id to"),
+		label:         f.text("process-label", "", "", "set the asm process label for the process commonly used with selinux"),
+		apparmor:      f.text("apparmor", "", "", "set the apparmor profile for the process"),
+		noNewPrivs:    f.flag("no-new-privs", "", false, "set the no new privileges value for the process"),
+		caps:          f.list("cap", "c", "add a capability to the bounding set for the process"),
+		preserveFDs:   f.number("preserve-fds", "", 0, "Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)"),
+		cgroups:       f.list("cgroup", "", "run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>"),
+		ignorePaused:  f.flag("ignore-paused", "", false, "allow exec in a paused container"),
+	}
+}
+
+func (e *execFlags) run(c *call) (int, error) {
+	switch {
+	case *e.pidfdSocket != "":
+		return 0, errdefs.NotImplemented.Errorf("--pidfd-socket is not implemented")
+	case len(*e.cgroups) > 0:
+		return 0, errdefs.NotImplemented.Errorf("--cgroup is not implemented")
+	case len(c.args) < 2 && *e.process == "":
+		return 0, errdefs.InvalidArgument.Errorf("process args cannot be empty")
+	case *e.preserveFDs < 0:
+		return 0, errdefs.InvalidArgument.Errorf("--preserve-fds: expected 0 or more, got %d", *e.preserveFDs)
+	}
+	container, err := libcontainer.Open(c.root, c.args[0])
+	if err != nil {
+		return 0, err
+	}
+	process, err := e.processFor(container, c.args[1:])
+	if err != nil {
+		return 0, err
+	}
+	return libcontainer.Exec(context.Background(), container, libcontainer.ExecOptions{
+		Process: process, ConsoleSocket: *e.consoleSocket, PidFile: *e.pidFile,
+		PreserveFDs: *e.preserveFDs, Detach: *e.detach, IgnorePaused: *e.ignorePaused,
+	})
+}
+
+// processFor is --process, or the container's own process with what the
+// options change.
+func (e *execFlags) processFor(container *libcontainer.Container, args []string) (*specs.Process, error) {
+	if *e.process != "" {
+		data, err := os.ReadFile(*e.process)
+		if err != nil {
+			return nil, err
+		}
+		process := new(specs.Process)
+		if err := json.Unmarshal(data, process); err != nil {
+			return nil, errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, "process", "parsing %s: %w", *e.process, err)
+		}
+		return process, nil
+	}
+	spec, err := container.Spec()
+	if err != nil {
+		return nil, err
+	}
+	process := spec.Process
+	process.Args = args
+	process.Terminal = *e.tty
+	return process, e.change(process)
+}
+
+// change applies the options to the container's process.
+func (e *execFlags) change(p *specs.Process) error {
+	if *e.cwd != "" {
+		p.Cwd = *e.cwd
+	}
+	if *e.apparmor != "" {
+		p.ApparmorProfile = *e.apparmor
+	}
+	if *e.label != "" {
+		p.SelinuxLabel = *e.label
+	}
+	if e.flags.given("no-new-privs", "") {
+		p.NoNewPrivileges = *e.noNewPrivs
+	}
+	p.Env = append(p.Env, *e.env...)
+	addCapabilities(p, *e.caps)
+	if err := setUser(&p.User, *e.user); err != nil {
+		return err
+	}
+	for _, gid := range *e.gids {
+		number, err := strconv.ParseUint(gid, 10, 32)
+		if err != nil {
+			return errdefs.InvalidArgument.Errorf("parsing %s as int for additional gid failed: %w", gid, err)
+		}
+		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(number))
+	}
+	return nil
+}
+
+// addCapabilities gives each to all sets, ambient too if it had any, as runc.
+func addCapabilities(p *specs.Process, caps []string) {
+	if len(caps) == 0 {
+		return
+	}
+	if p.Capabilities == nil {
+		p.Capabilities = &specs.LinuxCapabilities{}
+	}
+	sets := []*[]string{&p.Capabilities.Bounding, &p.Capabilities.Effective, &p.Capabilities.Permitted}
+	if len(p.Capabilities.Ambient) > 0 {
+		sets = append(sets, &p.Capabilities.Inheritable, &p.Capabilities.Ambient)
+	}
+	for _, set := range sets {
+		for _, capability := range caps {
+			if !slices.Contains(*set, capability) {
+				*set = append(*set, capability)
+			}
+		}
+	}
+}
+
+// setUser reads --user, uid[:gid].
+func setUser(user *specs.User, text string) error {
+	if text == "" {
+		return nil
+	}
+	uid, gid, both := strings.Cut(text, ":")
+	number, err := strconv.ParseUint(uid, 10, 32)
+	if err != nil {
+		return errdefs.InvalidArgument.Errorf("parsing %s as int for uid failed: %w", uid, err)
+	}
+	user.UID = uint32(number)
+	if !both {
+		return nil
+	}
+	if number, err = strconv.ParseUint(gid, 10, 32); err != nil {
+		return errdefs.InvalidArgument.Errorf("parsing %s as int for gid failed: %w", gid, err)
+	}
+	user.GID = uint32(number)
+	return nil
+}

@@ -1,0 +1,139 @@
+package libcontainer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// connectConsole gets the socket that the child sends the terminal's master
+// to: the caller's, or one end of a pair of ours.
+func (l *launch) connectConsole() error {
+	if l.opts.ConsoleSocket == "" {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		l.console = pair[0]
+		l.inherit(pair[1])
+		return nil
+	}
+	fd, err := dialUnix(l.opts.ConsoleSocket)
+	if err != nil {
+		return err
+	}
+	l.inherit(fd)
+	return nil
+}
+
+// dialUnix connects without package net, whose start-up costs.
+func dialUnix(path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return -1, errdefs.InvalidArgument.Errorf("connecting to console socket %q: %w", path, err)
+	}
+	return fd, nil
+}
+
+// receiveMaster takes the terminal's master from our end of the socket.
+func receiveMaster(socket int) (*os.File, error) {
+	name, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(socket, name, control, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("receiving the terminal: %w", err)
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return nil, errdefs.Internal.Errorf("receiving the terminal: expected one message, got %d (%v)", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, errdefs.Internal.Errorf("receiving the terminal: expected one descriptor, got %d (%v)", len(fds), err)
+	}
+	return os.NewFile(uintptr(fds[0]), "/dev/ptmx"), nil
+}
+
+// relay joins our own terminal, in raw mode, with the container's.
+type relay struct {
+	master *os.File
+	saved  *unix.Termios // our terminal's mode before; nil if it is none
+	done   chan error    // output is copied to its end
+}
+
+// newRelay starts copying. close ends it.
+func newRelay(master *os.File) (*relay, error) {
+	r := &relay{master: master, done: make(chan error, 1)}
+	if err := r.raw(); err != nil {
+		return nil, err
+	}
+	r.resize()
+	// The first copy ends with the container's last writer (EIO of a
+	// terminal), the second with our own input: nobody waits for that one,
+	// as a read of a terminal cannot be cut short; the process ends soon.
+	go func() {
+		_, err := io.Copy(os.Stdout, master)
+		if errors.Is(err, unix.EIO) {
+			err = nil
+		}
+		r.done <- err
+	}()
+	go io.Copy(master, os.Stdin) //nolint:errcheck // see above
+	return r, nil
+}
+
+// raw passes every key through, as cfmakeraw(3); output keeps its processing.
+func (r *relay) raw() error {
+	mode, err := unix.IoctlGetTermios(0, unix.TCGETS)
+	if err != nil {
+		return nil //nolint:nilerr // standard input is not a terminal
+	}
+	saved := *mode
+	mode.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	mode.Oflag &^= unix.OPOST
+	mode.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	mode.Cflag = mode.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	mode.Cc[unix.VMIN], mode.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(0, unix.TCSETS, mode); err != nil {
+		return fmt.Errorf("setting the terminal's mode: %w", err)
+	}
+	r.saved = &saved
+	return nil
+}
+
+// resize gives the container's terminal the size of ours.
+func (r *relay) resize() {
+	size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+	if err != nil {
+		return
+	}
+	unix.IoctlSetWinsize(int(r.master.Fd()), unix.TIOCSWINSZ, size) //nolint:errcheck // the other end may be gone
+}
+
+// close waits for the output's end and gives our terminal its mode back.
+func (r *relay) close() error {
+	err := <-r.done
+	if r.saved != nil {
+		err = errors.Join(err, unix.IoctlSetTermios(0, unix.TCSETS, r.saved))
+	}
+	return errors.Join(err, r.master.Close())
+}
+
+// listenFDs is the number of descriptors that systemd's socket activation
+// handed to us from 3 on (sd_listen_fds(3)); the container's process gets them.
+func listenFDs() int {
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,32 @@
+// Package libcontainer is the OCI runtime behind ocirun's verbs, one file per
+// verb: create, start, run, exec, kill, delete, pause, update, list.
+//
+// It runs on specs.Spec itself. Creating a container is two things: pure Go
+// compiles spec and host facts into a plan (validate.go, plan.go, rootfs/),
+// and the stage in package nsenter applies it in the new process (parent.go
+// starts it and talks with it). exec is a shorter plan.
+//
+// What happens at `create`, in time:
+//
+//	parent                                child
+//	read and validate the spec
+//	reserve ROOT/ID
+//	clone + exec itself ───────────────> stage: hidden, waits
+//	make and set the cgroup
+//	compile plan, filter
+//	plan into the memory file, "plan" ─> joins cgroup and namespaces, mounts
+//	save state.json, config.json
+//	                     <── "step" ──── at each Sync, if there are hooks
+//	run hooks ─────────── "continue" ──> pivot_root, terminal, user, lookup
+//	                     <── "ready" ─── waits on exec.fifo (start writes to it)
+//	write the pid file                   filter, execve
+//
+// `run` has no fifo: the child goes straight on to execve, which closes its
+// end of the socket, and that is the word that it runs.
+//
+// State is what create knew and the kernel cannot tell (state.go); status is
+// derived (status.go). Any failure unwinds what was made (errdefs.Undo).
+//
+// Absent on purpose: checkpoint and restore, and what validate.go answers with
+// NotImplemented. Start reading at launch in create.go.
+package libcontainer

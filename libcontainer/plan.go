@@ -1,0 +1,188 @@
+package libcontainer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/rootfs"
+	"github.com/engined/engined/libcontainer/seccomp"
+	"github.com/engined/engined/nsenter"
+)
+
+// Steps that the parent does between two operations.
+const (
+	stepCreate uint64 = 1 + iota // prestart, createRuntime and createContainer hooks
+	stepStart                    // startContainer hooks
+)
+
+// facts is all that a plan depends on besides the spec.
+type facts struct {
+	root      rootfs.Host
+	id        string
+	joinFiles []string // cgroup files that take in the process that writes 0
+	fd        descriptors
+	available uint64 // capabilities the runtime can give
+	filter    *seccomp.Filter
+	keyring   bool // a new session keyring
+	apparmor  bool // the host has it
+}
+
+// descriptors are the numbers that the child inherits things under; -1: not.
+type descriptors struct {
+	fifo, console, container int
+	firstFree                int // first that is not the process's
+}
+
+// compilePlan orders everything that the container's process does to itself.
+// It is pure.
+func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
+	plan := &nsenter.Plan{Ops: make([]nsenter.Op, 0, 192)}
+	f.fd.adopt(plan)
+	// The host's procfs, while it is reachable and certainly the kernel's:
+	// sysctls and labels are written by it (CVE-2025-52881).
+	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
+	joinCgroup(plan, f.joinFiles)
+	if err := namespacePart(plan, spec, f); err != nil {
+		return nil, err
+	}
+	mounts, err := rootfs.Build(spec, &f.root)
+	if err != nil {
+		return nil, err
+	}
+	plan.Ops = append(plan.Ops, mounts...)
+	if hasCreateHooks(spec) {
+		// After the mounts, before the switch of roots (config.md, hooks).
+		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepCreate), Why: "prestart, createRuntime and createContainer hooks"})
+	}
+	sessionPart(plan, spec.Process, f)
+	plan.Ops = append(plan.Ops, rootfs.Finish(spec, &f.root)...)
+	if p := spec.Linux.Personality; p != nil {
+		plan.Add(nsenter.Op{Code: nsenter.Personality, Num: num(personality(p)), Why: "setting the personality"})
+	}
+	return plan, f.part(spec.Process, spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0).compile(plan)
+}
+
+// part returns the process part for a process.
+func (f *facts) part(p *specs.Process, hooks bool) *processPart {
+	part := &processPart{process: p, available: f.available, filter: f.filter, firstFree: f.fd.firstFree,
+		fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
+	if p.ApparmorProfile != "" && f.apparmor {
+		part.apparmor = p.ApparmorProfile
+	}
+	return part
+}
+
+func personality(p *specs.LinuxPersonality) uint64 {
+	if p.Domain == specs.PerLinux32 {
+		return 8 // PER_LINUX32
+	}
+	return 0
+}
+
+// adopt tells the stage which inherited descriptor is what.
+func (d descriptors) adopt(plan *nsenter.Plan) {
+	for _, in := range []struct {
+		slot uint64
+		fd   int
+		why  string
+	}{
+		{nsenter.SlotFifo, d.fifo, "exec.fifo"},
+		{nsenter.SlotConsole, d.console, "the console socket"},
+		{nsenter.SlotContainer, d.container, "the container's init"},
+	} {
+		if in.fd >= 0 {
+			plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(in.slot, uint64(in.fd)), Why: in.why})
+		}
+	}
+}
+
+// joinCgroup comes first, so that all that follows is accounted for, and
+// before a cgroup namespace is made, whose root is the cgroup at that moment.
+// "tasks", written by its only thread itself, does not wait for RCU as
+// cgroup.procs does (9 ms after idleness).
+func joinCgroup(plan *nsenter.Plan, files []string) {
+	for _, file := range files {
+		plan.Add(nsenter.Op{Code: nsenter.Write, Text: text(file, "0"), Why: "joining the cgroup of " + file})
+	}
+}
+
+// namespacePart joins and makes what clone could not, and sets what belongs to
+// namespaces.
+func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
+	if adj := spec.Process.OOMScoreAdj; adj != nil {
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
+	}
+	for i := range spec.Linux.Namespaces {
+		ns := &spec.Linux.Namespaces[i]
+		if ns.Path != "" && ns.Type != specs.PIDNamespace { // the parent joins that one, for its children
+			plan.Add(nsenter.Op{Code: nsenter.Setns, Text: text(ns.Path), Num: num(cloneFlags[ns.Type]), Why: fmt.Sprintf("joining %s namespace %q", ns.Type, ns.Path)})
+		}
+	}
+	if ns := namespace(spec, specs.CgroupNamespace); ns != nil && ns.Path == "" {
+		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWCGROUP), Why: "making a cgroup namespace rooted in the container's cgroup"})
+	}
+	if ns := namespace(spec, specs.NetworkNamespace); ns != nil && ns.Path == "" {
+		plan.Add(nsenter.Op{Code: nsenter.Loopback, Why: "bringing the loopback interface up"})
+	}
+	if spec.Hostname != "" {
+		plan.Add(nsenter.Op{Code: nsenter.Hostname, Text: text(spec.Hostname), Why: "setting the hostname"})
+	}
+	if spec.Domainname != "" {
+		plan.Add(nsenter.Op{Code: nsenter.Domainname, Text: text(spec.Domainname), Why: "setting the domainname"})
+	}
+	for _, key := range slices.Sorted(maps.Keys(spec.Linux.Sysctl)) {
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text(sysctlPath(key), spec.Linux.Sysctl[key]), Why: "setting sysctl " + key})
+	}
+	return nil
+}
+
+// sysctlPath returns the file of a sysctl below /proc. With a slash anywhere
+// before the first dot the name is a path already (sysctl(8)).
+func sysctlPath(key string) string {
+	if slash, dot := strings.IndexByte(key, '/'), strings.IndexByte(key, '.'); slash >= 0 && (dot < 0 || slash < dot) {
+		return "sys/" + key
+	}
+	return "sys/" + strings.NewReplacer(".", "/", "/", ".").Replace(key)
+}
+
+// sessionPart gives the process a session, a keyring and, if it wants, a
+// terminal, which comes from the container's own devpts.
+func sessionPart(plan *nsenter.Plan, p *specs.Process, f *facts) {
+	if f.keyring {
+		plan.Add(nsenter.Op{Code: nsenter.Keyring, Text: text("_ses." + f.id), Why: "joining a session keyring"})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.Setsid, Why: "starting a session"})
+	if !p.Terminal {
+		return
+	}
+	op := nsenter.Op{Code: nsenter.Terminal, Why: "making the terminal"}
+	if size := p.ConsoleSize; size != nil {
+		op.Num = num(uint64(size.Height), uint64(size.Width))
+	}
+	if f.fd.container < 0 {
+		op.Flags = nsenter.Console // exec leaves /dev/console alone
+	}
+	plan.Add(op)
+}
+
+// compileExec is the plan of a further process in a container: join, then the
+// process part.
+func compileExec(p *specs.Process, namespaces uint64, f *facts) (*nsenter.Plan, error) {
+	plan := &nsenter.Plan{Ops: make([]nsenter.Op, 0, 64)}
+	f.fd.adopt(plan)
+	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
+	joinCgroup(plan, f.joinFiles)
+	if adj := p.OOMScoreAdj; adj != nil {
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.SetnsAll, Num: num(namespaces), Why: "joining the container's namespaces"})
+	plan.Add(nsenter.Op{Code: nsenter.RootHere, Why: "opening the container's root"})
+	sessionPart(plan, p, f)
+	return plan, f.part(p, false).compile(plan)
+}

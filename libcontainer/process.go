@@ -1,0 +1,240 @@
+package libcontainer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/seccomp"
+	"github.com/engined/engined/nsenter"
+)
+
+var rlimits = map[string]uint64{
+	"RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4,
+	"RLIMIT_RSS": 5, "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9,
+	"RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13,
+	"RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}
+
+// capabilityNames in the order of their numbers, capability.h.
+var capabilityNames = []string{
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+	"CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
+	"CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER",
+	"CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
+	"CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME",
+	"CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+	"CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+	"CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+}
+
+// capabilitySet is a list of names as bits. Unknown ones, and those that the
+// runtime itself cannot give, are left out with a warning, as runc does.
+func capabilitySet(names []string, available uint64) uint64 {
+	var set uint64
+	for _, name := range names {
+		number := slices.Index(capabilityNames, name)
+		switch {
+		case number < 0:
+			slog.Warn("ignoring unknown or unavailable capabilities: [" + name + "]")
+		case available>>number&1 == 0:
+			slog.Warn("ignoring unavailable capability: " + name)
+		default:
+			set |= 1 << number
+		}
+	}
+	return set
+}
+
+// processPart is what the plans of create and exec have in common: from a
+// finished root to execve.
+type processPart struct {
+	process   *specs.Process
+	available uint64 // capabilities the runtime can give
+	filter    *seccomp.Filter
+	firstFree int  // first descriptor that is not the process's
+	fifo      bool // wait for start before the filter
+	sync      bool // there are startContainer hooks that the parent runs
+	apparmor  string
+}
+
+// compile appends the process's operations. Each has its place:
+//
+//   - before User, what root must do: limits, labels, HOME, ownership;
+//   - Chdir twice: root may not be allowed where the user is;
+//   - Lookup as the user, before Ready, so that create fails already;
+//   - the filter last, so that it need allow nothing but execve.
+func (p *processPart) compile(plan *nsenter.Plan) error {
+	p.attributes(plan)
+	p.environment(plan)
+	p.identity(plan)
+	return p.leave(plan)
+}
+
+// attributes adds what is set with privilege and inherited over execve.
+func (p *processPart) attributes(plan *nsenter.Plan) {
+	process := p.process
+	if p.apparmor != "" {
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("attr/apparmor/exec", "exec "+p.apparmor), Flags: nsenter.Self, Why: "setting the AppArmor profile " + p.apparmor})
+	}
+	if s := process.Scheduler; s != nil {
+		plan.Add(nsenter.Op{Code: nsenter.Scheduler, Blob: schedulerAttr(s), Why: "setting the scheduler " + string(s.Policy)})
+	}
+	if io := process.IOPriority; io != nil {
+		plan.Add(nsenter.Op{Code: nsenter.IOPriority, Num: num(ioClasses[io.Class]<<13 | uint64(io.Priority)), Why: "setting the I/O priority"})
+	}
+	for _, r := range process.Rlimits {
+		plan.Add(nsenter.Op{Code: nsenter.Rlimit, Num: num(rlimits[r.Type], r.Soft, r.Hard), Why: fmt.Sprintf("setting rlimit %s", r.Type)})
+	}
+}
+
+// environment adds arguments and environment. HOME, if missing, is the user's
+// of the container's /etc/passwd, as in runc.
+func (p *processPart) environment(plan *nsenter.Plan) {
+	env, home := environment(p.process.Env)
+	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: env})
+	if !home {
+		plan.Add(nsenter.Op{Code: nsenter.Home, Num: num(uint64(p.process.User.UID)), Why: "looking up the user's home"})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: p.process.Args})
+}
+
+// environment drops all but the last of entries with one name, and an empty
+// HOME, and reports whether there is a HOME.
+func environment(list []string) (env []string, home bool) {
+	at := make(map[string]int, len(list))
+	for _, entry := range list {
+		name, value, _ := strings.Cut(entry, "=")
+		if name == "HOME" {
+			home = value != ""
+		}
+		if i, seen := at[name]; seen {
+			env[i] = entry
+			continue
+		}
+		at[name] = len(env)
+		env = append(env, entry)
+	}
+	if i, seen := at["HOME"]; seen && !home {
+		env = slices.Delete(env, i, i+1)
+	}
+	return env, home
+}
+
+// identity adds user, groups and capabilities.
+func (p *processPart) identity(plan *nsenter.Plan) {
+	user := &p.process.User
+	if user.UID != 0 {
+		plan.Add(nsenter.Op{Code: nsenter.StdioOwner, Num: num(uint64(user.UID)), Why: "giving stdio to the user"})
+	}
+	if user.Umask != nil {
+		plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(uint64(*user.Umask))})
+	} else {
+		plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(uint64(p.firstFree)), Why: "keeping the runtime's descriptors out of the container"})
+	why := fmt.Sprintf("chdir to cwd (%q) set in config.json failed", p.process.Cwd)
+	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(p.process.Cwd), Why: why})
+	caps := p.capabilities()
+	plan.Add(nsenter.Op{Code: nsenter.Bounding, Num: num(caps.bounding), Why: "dropping capabilities from the bounding set"})
+	var groups []byte
+	for _, gid := range user.AdditionalGids {
+		groups = binary.NativeEndian.AppendUint32(groups, gid)
+	}
+	plan.Add(nsenter.Op{Code: nsenter.User, Num: num(uint64(user.UID), uint64(user.GID)), Blob: groups, Flags: nsenter.SetGroups,
+		Why: fmt.Sprintf("becoming user %d:%d", user.UID, user.GID)})
+	plan.Add(nsenter.Op{Code: nsenter.Caps, Num: num(caps.effective, caps.permitted, caps.inheritable, caps.ambient), Why: "setting capabilities"})
+	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(p.process.Cwd), Flags: nsenter.AfterUser, Why: why})
+}
+
+type capabilities struct{ bounding, effective, permitted, inheritable, ambient uint64 }
+
+func (p *processPart) capabilities() capabilities {
+	var caps capabilities
+	if c := p.process.Capabilities; c != nil {
+		caps.bounding = capabilitySet(c.Bounding, p.available)
+		caps.effective = capabilitySet(c.Effective, p.available)
+		caps.permitted = capabilitySet(c.Permitted, p.available)
+		caps.inheritable = capabilitySet(c.Inheritable, p.available)
+		caps.ambient = capabilitySet(c.Ambient, p.available)
+	}
+	if p.filter != nil && !p.process.NoNewPrivileges {
+		// Loading a filter takes CAP_SYS_ADMIN or no_new_privs. Keeping it
+		// to the end lets the filter be the last thing before execve, which
+		// computes the sets anew from bounding, inheritable and ambient.
+		caps.effective |= 1 << unix.CAP_SYS_ADMIN
+		caps.permitted |= 1 << unix.CAP_SYS_ADMIN
+	}
+	return caps
+}
+
+// leave adds the last steps.
+func (p *processPart) leave(plan *nsenter.Plan) error {
+	if p.process.NoNewPrivileges {
+		plan.Add(nsenter.Op{Code: nsenter.NoNewPrivs})
+	}
+	command := p.process.Args[0]
+	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(command, lookupPath(p.process.Env)), Why: fmt.Sprintf("exec: %q", command)})
+	if p.sync {
+		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepStart), Why: "startContainer hooks"})
+	}
+	if p.fifo {
+		plan.Add(nsenter.Op{Code: nsenter.Ready, Why: "created; the parent may leave"})
+		plan.Add(nsenter.Op{Code: nsenter.AwaitStart, Why: "waiting for start"})
+	}
+	if p.filter != nil {
+		plan.Add(nsenter.Op{Code: nsenter.Seccomp, Blob: p.filter.Program, Num: num(uint64(p.filter.Flags)), Why: "loading the seccomp filter"})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.Exec, Text: text(command), Why: fmt.Sprintf("exec %s", command)})
+	return nil
+}
+
+// lookupPath returns PATH of the environment, the last one as exec sees it.
+func lookupPath(env []string) string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if value, ok := strings.CutPrefix(env[i], "PATH="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+var ioClasses = map[specs.IOPriorityClass]uint64{specs.IOPRIO_CLASS_RT: 1, specs.IOPRIO_CLASS_BE: 2, specs.IOPRIO_CLASS_IDLE: 3}
+
+var schedulerPolicies = map[specs.LinuxSchedulerPolicy]uint32{
+	specs.SchedOther: 0, specs.SchedFIFO: 1, specs.SchedRR: 2, specs.SchedBatch: 3,
+	specs.SchedISO: 4, specs.SchedIdle: 5, specs.SchedDeadline: 6,
+}
+
+var schedulerFlags = map[specs.LinuxSchedulerFlag]uint64{
+	specs.SchedFlagResetOnFork: 1, specs.SchedFlagReclaim: 2, specs.SchedFlagDLOverrun: 4,
+	specs.SchedFlagKeepPolicy: 8, specs.SchedFlagKeepParams: 0x10, specs.SchedFlagUtilClampMin: 0x20, specs.SchedFlagUtilClampMax: 0x40,
+}
+
+// schedulerAttr lays out struct sched_attr, sched_setattr(2).
+func schedulerAttr(s *specs.Scheduler) []byte {
+	var flags uint64
+	for _, f := range s.Flags {
+		flags |= schedulerFlags[f]
+	}
+	attr := struct {
+		Size, Policy              uint32
+		Flags                     uint64
+		Nice                      int32
+		Priority                  uint32
+		Runtime, Deadline, Period uint64
+	}{48, schedulerPolicies[s.Policy], flags, s.Nice, uint32(s.Priority), s.Runtime, s.Deadline, s.Period}
+	var out bytes.Buffer
+	binary.Write(&out, binary.NativeEndian, attr) //nolint:errcheck // a Buffer does not fail
+	return out.Bytes()
+}
+
+func text(texts ...string) (out [3]string) { copy(out[:], texts); return }
+
+func num(numbers ...uint64) (out [4]uint64) { copy(out[:], numbers); return }

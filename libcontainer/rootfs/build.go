@@ -1,0 +1,152 @@
+package rootfs
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/nsenter"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Host is what the plan has to know about the host.
+type Host struct {
+	Bundle  string // absolute; relative sources count from here
+	Rootfs  string // absolute, no links in it
+	NoPivot bool
+	Cgroups cgroup.Layout
+	Cgroup  cgroup.Location // the container's
+	Kcore   bool            // /proc/kcore is there
+	// IsDirectory asks for a bind's source, IsProc whether it is on procfs.
+	IsDirectory func(path string) (bool, error)
+	IsProc      func(path string) bool
+}
+
+// builder collects operations.
+type builder struct {
+	spec *specs.Spec
+	host *Host
+	ops  []nsenter.Op
+}
+
+// Build returns the operations that make the root, up to where the hooks run:
+// all mounts are there, the old root is still /.
+func Build(spec *specs.Spec, host *Host) ([]nsenter.Op, error) {
+	b := &builder{spec: spec, host: host, ops: make([]nsenter.Op, 0, 96)}
+	b.root()
+	for i := range spec.Mounts {
+		if err := b.mount(i); err != nil {
+			return nil, err
+		}
+	}
+	if b.ownDev() {
+		b.devices()
+		b.links()
+	}
+	return b.ops, nil
+}
+
+// Finish returns the operations that close the root and switch to it. They
+// follow the process's terminal, which may still need a writable /dev.
+func Finish(spec *specs.Spec, host *Host) []nsenter.Op {
+	b := &builder{spec: spec, host: host}
+	// The working directory is made if it is not there, as runc does, while
+	// the root can still be written.
+	b.add(nsenter.Op{Code: nsenter.Target, Text: text(spec.Process.Cwd), Num: num(nsenter.TargetDirectory, 0o755), Flags: nsenter.ProcInside | nsenter.Optional,
+		Why: fmt.Sprintf("making the working directory %q", spec.Process.Cwd)})
+	b.seal()
+	b.hide()
+	if spec.Root.Readonly {
+		b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotRoot), Why: "making the root read-only"})
+	}
+	// Last, because all sources and /proc above are the host's.
+	if host.NoPivot {
+		b.add(nsenter.Op{Code: nsenter.MoveRoot, Why: "moving the root to / (--no-pivot)"})
+	} else {
+		b.add(nsenter.Op{Code: nsenter.Pivot, Why: "switching to the root by pivot_root"})
+	}
+	if p := spec.Linux.RootfsPropagation; p != "" {
+		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagationOptions[p]), Why: "setting the root's propagation to " + p})
+	}
+	return b.ops
+}
+
+func (b *builder) add(op nsenter.Op) { b.ops = append(b.ops, op) }
+
+// root mounts the root on itself, cut off from the host.
+func (b *builder) root() {
+	propagation := uint64(unix.MS_SLAVE | unix.MS_REC)
+	if p := b.spec.Linux.RootfsPropagation; p != "" {
+		propagation = propagationOptions[p]
+	}
+	if propagation&unix.MS_SHARED != 0 {
+		// Shared mounts of the root must reach its peers on the host, and
+		// pivot_root refuses a shared parent: only that one is made private.
+		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagation), Why: "sharing mounts with the host"})
+		b.add(nsenter.Op{Code: nsenter.Root, Text: text(b.host.Rootfs), Why: fmt.Sprintf("mounting the root %q", b.host.Rootfs)})
+		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(unix.MS_PRIVATE), Why: "making the root's parent private"})
+		return
+	}
+	// First of all: no mount made in here may travel to the host.
+	b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagation), Why: "cutting the mount namespace off from the host"})
+	// pivot_root wants a mount point.
+	b.add(nsenter.Op{Code: nsenter.Root, Text: text(b.host.Rootfs), Why: fmt.Sprintf("mounting the root %q", b.host.Rootfs)})
+}
+
+// seal makes those tmpfs mounts read-only that the spec wants so. It is done
+// late because mount points and devices are made in them.
+func (b *builder) seal() {
+	for i := range b.spec.Mounts {
+		m := &b.spec.Mounts[i]
+		o := parseOptions(m.Options)
+		if !sealedLater(m, &o) {
+			continue
+		}
+		destination := clean(m.Destination)
+		b.readonly(destination, fmt.Sprintf("making the mount at %q read-only", destination))
+	}
+}
+
+// hide masks paths and makes others read-only, in runc's order.
+func (b *builder) hide() {
+	for _, p := range b.spec.Linux.ReadonlyPaths {
+		b.add(nsenter.Op{Code: nsenter.Readonly, Text: text(p), Why: fmt.Sprintf("making %q read-only", p)})
+	}
+	if len(b.spec.Linux.MaskedPaths) == 0 {
+		return
+	}
+	b.add(nsenter.Op{Code: nsenter.Null, Why: "opening the host's /dev/null for masks"})
+	for _, p := range b.spec.Linux.MaskedPaths {
+		b.add(nsenter.Op{Code: nsenter.Mask, Text: text(p), Why: fmt.Sprintf("masking %q", p)})
+	}
+}
+
+// clean returns a destination as the container sees it; a relative one counts
+// from its root, as in runc.
+func clean(destination string) string { return path.Join("/", destination) }
+
+// source returns a bind's source as an absolute path.
+func (b *builder) source(m *specs.Mount) string {
+	if filepath.IsAbs(m.Source) {
+		return filepath.Clean(m.Source)
+	}
+	return filepath.Join(b.host.Bundle, m.Source)
+}
+
+func text(texts ...string) (out [3]string) { copy(out[:], texts); return }
+
+func num(numbers ...uint64) (out [4]uint64) { copy(out[:], numbers); return }
+
+// invalid is an error about a field of the spec.
+func invalid(field, format string, args ...any) error {
+	return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, field, "%s: %w", field, fmt.Errorf(format, args...))
+}
+
+// unsupported is for what is valid but not done.
+func unsupported(field, what string) error {
+	return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, field, "%s: %s is not implemented", field, what)
+}

@@ -1,0 +1,220 @@
+package rootfs
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/nsenter"
+)
+
+// procMounts may be bound over: lxcfs emulates them per container. Anything
+// else in /proc could fake what the runtime or its tools read there.
+var procMounts = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
+	"/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/net/dev",
+	"/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+// mount adds the i-th mount of the spec.
+func (b *builder) mount(i int) error {
+	m := &b.spec.Mounts[i]
+	field := fmt.Sprintf("mounts[%d]", i)
+	o := parseOptions(m.Options)
+	switch {
+	case o.idmap, len(m.UIDMappings) > 0, len(m.GIDMappings) > 0:
+		return unsupported(field+".uidMappings", "an id-mapped mount")
+	case o.copyUp:
+		return unsupported(field+".options", "tmpcopyup")
+	}
+	destination := clean(m.Destination)
+	if err := b.checkProc(field, destination, m, &o); err != nil {
+		return err
+	}
+	switch {
+	case isBind(m, &o):
+		return b.bind(field, destination, m, &o)
+	case m.Type == "cgroup" && b.host.Cgroups.Mode != cgroup.V2:
+		b.cgroupV1(destination, m, &o)
+		return nil
+	case m.Type == "cgroup":
+		return b.fileSystem(destination, "cgroup2", "cgroup", &o)
+	}
+	return b.fileSystem(destination, m.Type, m.Source, &o)
+}
+
+func isBind(m *specs.Mount, o *options) bool {
+	return m.Type == "bind" || o.flags&unix.MS_BIND != 0
+}
+
+// checkProc refuses mounts over /proc, by name; the stage refuses those that
+// get there by a link.
+func (b *builder) checkProc(field, destination string, m *specs.Mount, o *options) error {
+	inside := destination == "/proc" || strings.HasPrefix(destination, "/proc/")
+	switch {
+	case !inside || slices.Contains(procMounts, destination):
+		return nil
+	case destination == "/proc" && !isBind(m, o) && m.Type == "proc":
+		return nil
+	case destination == "/proc" && isBind(m, o) && b.host.IsProc(b.source(m)):
+		return nil
+	case destination == "/proc":
+		return invalid(field+".type", "%q cannot be mounted because it is not of type proc", destination)
+	}
+	return invalid(field+".destination", "%q cannot be mounted because it is inside /proc", destination)
+}
+
+// target adds the operation that finds, or makes, the mount point.
+func (b *builder) target(destination, fsType string, kind uint64, why string) {
+	op := nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(kind, 0o755), Why: why}
+	switch {
+	case fsType == "proc" || fsType == "sysfs":
+		// The image could send them to where the runtime does not look
+		// for them (CVE-2019-19921, CVE-2023-27561).
+		op.Flags |= nsenter.NoSymlinks
+	case slices.Contains(procMounts, destination):
+		op.Flags |= nsenter.ProcInside | nsenter.NoSymlinks
+	}
+	b.add(op)
+}
+
+// sealedLater is true for a tmpfs, and anything on /dev, that is to be
+// read-only: it stays writable until the root is finished.
+func sealedLater(m *specs.Mount, o *options) bool {
+	readonly := o.flags&unix.MS_RDONLY != 0 && !isBind(m, o)
+	return readonly && (m.Type == "tmpfs" || clean(m.Destination) == "/dev")
+}
+
+// fileSystem adds a mount that is not a bind.
+func (b *builder) fileSystem(destination, fsType, source string, o *options) error {
+	why := fmt.Sprintf("error mounting %q to rootfs at %q", source, destination)
+	b.target(destination, fsType, nsenter.TargetDirectory, why)
+	flags := o.flags
+	if fsType == "tmpfs" || destination == "/dev" {
+		flags &^= unix.MS_RDONLY // Finish does it
+	}
+	op := nsenter.Op{Code: nsenter.Mount, Text: text(source, fsType, strings.Join(o.data, ",")), Num: num(uint64(flags)), Why: why}
+	if fsType == "tmpfs" && !o.hasMode() {
+		op.Flags |= nsenter.KeepMode
+	}
+	b.add(op)
+	if len(o.propagation) > 0 || o.recursive != (attrs{}) {
+		b.again(destination, o, why)
+	}
+	return nil
+}
+
+// again finds the mount just made, to set on it what mount(2) cannot.
+func (b *builder) again(destination string, o *options, why string) {
+	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Flags: nsenter.ProcInside, Why: why})
+	b.attributes(nsenter.SlotTarget, attrs{}, o, why)
+}
+
+// bind adds a bind mount.
+func (b *builder) bind(field, destination string, m *specs.Mount, o *options) error {
+	source := b.source(m)
+	directory, err := b.host.IsDirectory(source)
+	if err != nil {
+		return fmt.Errorf("error mounting %q to rootfs at %q: %w", source, destination, err)
+	}
+	kind := uint64(nsenter.TargetFile)
+	if directory {
+		kind = nsenter.TargetDirectory
+	}
+	if o.flags&unix.MS_REMOUNT != 0 {
+		return unsupported(field+".options", "remount")
+	}
+	why := fmt.Sprintf("error mounting %q to rootfs at %q", source, destination)
+	b.target(destination, m.Type, kind, why)
+	b.attachTree(source, destination, o.flags&unix.MS_REC != 0, why)
+	b.attributes(nsenter.SlotTree, o.attributes(), o, why)
+	return nil
+}
+
+// attachTree mounts the host's source on the target that was just found.
+func (b *builder) attachTree(source, destination string, recursive bool, why string) {
+	var flags nsenter.Flag
+	if recursive {
+		flags = nsenter.Recursive
+	}
+	b.add(nsenter.Op{Code: nsenter.Tree, Text: text(source), Flags: flags, Why: why})
+	b.add(nsenter.Op{Code: nsenter.Attach, Text: text(destination), Flags: flags, Why: why})
+}
+
+// attributes sets on the mount in slot what was asked for: on it alone, on its
+// whole tree, then propagation.
+func (b *builder) attributes(slot uint64, own attrs, o *options, why string) {
+	add := func(a attrs, propagation uint64, flags nsenter.Flag) {
+		if a != (attrs{}) || propagation != 0 {
+			b.add(nsenter.Op{Code: nsenter.Attr, Num: num(a.set, a.clear, propagation, slot), Flags: flags, Why: why})
+		}
+	}
+	add(own, 0, 0)
+	add(o.recursive, 0, nsenter.Recursive)
+	for _, propagation := range o.propagation {
+		var flags nsenter.Flag
+		if propagation&unix.MS_REC != 0 {
+			flags = nsenter.Recursive
+		}
+		add(attrs{}, propagation&^unix.MS_REC, flags)
+	}
+}
+
+// cgroupV1 shows the container its own cgroups below a tmpfs, one directory
+// per hierarchy as on the host, and links for controllers that share one.
+func (b *builder) cgroupV1(destination string, m *specs.Mount, o *options) {
+	why := fmt.Sprintf("error mounting %q to rootfs at %q", "cgroup", destination)
+	b.target(destination, "tmpfs", nsenter.TargetDirectory, why)
+	restrict := uint64(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+	b.add(nsenter.Op{Code: nsenter.Mount, Text: text("tmpfs", "tmpfs", "mode=755"), Num: num(restrict), Why: why})
+	for _, h := range b.host.Cgroups.Hierarchies() {
+		if h.Name == "" { // the empty v2 hierarchy of a hybrid host
+			continue
+		}
+		b.cgroupHierarchy(path.Join(destination, path.Base(h.Mountpoint)), h, o)
+		for _, controller := range h.Controllers {
+			if controller != path.Base(h.Mountpoint) {
+				b.add(nsenter.Op{Code: nsenter.Symlink, Text: text(path.Base(h.Mountpoint), path.Join(destination, controller)), Why: why})
+			}
+		}
+	}
+	if o.flags&unix.MS_RDONLY != 0 {
+		b.readonly(destination, why)
+	}
+}
+
+func (b *builder) cgroupHierarchy(destination string, h cgroup.Hierarchy, o *options) {
+	source, known := b.host.Cgroup.V1[h.Name]
+	if !known {
+		return
+	}
+	why := fmt.Sprintf("error mounting cgroup %q to rootfs at %q", h.Name, destination)
+	b.target(destination, "cgroup", nsenter.TargetDirectory, why)
+	if !b.newCgroupNamespace() {
+		b.attachTree(source, destination, true, why)
+		b.attributes(nsenter.SlotTree, o.attributes(), o, why)
+		return
+	}
+	data := strings.Join(h.Controllers, ",")
+	if data == "" {
+		data = h.Name + ",none" // a named hierarchy has no controllers
+	}
+	b.add(nsenter.Op{Code: nsenter.Mount, Text: text("cgroup", "cgroup", strings.TrimSuffix(data, ",none")), Num: num(uint64(o.flags)), Why: why})
+}
+
+func (b *builder) newCgroupNamespace() bool {
+	return slices.ContainsFunc(b.spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.CgroupNamespace
+	})
+}
+
+// readonly makes the mount at destination read-only.
+func (b *builder) readonly(destination, why string) {
+	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Why: why})
+	b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotTarget), Why: why})
+}

@@ -1,0 +1,142 @@
+package libcontainer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Start lets a created container's process go on to execve.
+func Start(ctx context.Context, c *Container) error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	switch status {
+	case Created:
+	case Stopped:
+		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "cannot start a container that has stopped")
+	default:
+		return errdefs.FailedPrecondition.Coded(errdefs.AlreadyStarted, c.ID, "cannot start an already running container")
+	}
+	spec, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	if err := c.startHooks(ctx, spec); err != nil {
+		return err
+	}
+	if err := c.letGo(); err != nil {
+		return err
+	}
+	return c.poststart(ctx, spec)
+}
+
+// letGo writes to exec.fifo, which the process reads. Without a reader, which
+// the process is as long as it lives, the open fails. Removing the name first
+// decides between two starts.
+func (c *Container) letGo() error {
+	path := filepath.Join(c.Dir(), FifoFile)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	switch {
+	case errors.Is(err, unix.ENXIO):
+		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "cannot start a container that has stopped")
+	case errors.Is(err, fs.ErrNotExist):
+		return errdefs.FailedPrecondition.Coded(errdefs.AlreadyStarted, c.ID, "cannot start an already running container")
+	case err != nil:
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if err := os.Remove(path); err != nil {
+		return errdefs.FailedPrecondition.Coded(errdefs.AlreadyStarted, c.ID, "cannot start an already running container")
+	}
+	if _, err := unix.Write(fd, []byte{0}); err != nil {
+		return fmt.Errorf("starting the container's process: %w", err)
+	}
+	return nil
+}
+
+// Spec reads the container's copy of its config.json.
+func (c *Container) Spec() (*specs.Spec, error) {
+	data, err := os.ReadFile(filepath.Join(c.Dir(), ConfigFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading the container's spec: %w", err)
+	}
+	spec := new(specs.Spec)
+	if err := json.Unmarshal(data, spec); err != nil {
+		return nil, errdefs.DataLoss.Errorf("reading the container's spec: %w", err)
+	}
+	return spec, nil
+}
+
+// startHooks runs the startContainer hooks in the container, before its
+// process. A failure ends the container (config.md, hooks).
+func (c *Container) startHooks(ctx context.Context, spec *specs.Spec) error {
+	if spec.Hooks == nil || len(spec.Hooks.StartContainer) == 0 {
+		return nil
+	}
+	state := c.hookState(specs.StateCreated)
+	for i := range spec.Hooks.StartContainer {
+		if err := runInside(ctx, &spec.Hooks.StartContainer[i], state, namespacesOf(spec)); err != nil {
+			return errors.Join(fmt.Errorf("error running startContainer hook #%d: %w", i, err), c.killInit())
+		}
+	}
+	return nil
+}
+
+// poststart runs the hooks after the process went on. A failure ends the
+// container, as in runc.
+func (c *Container) poststart(ctx context.Context, spec *specs.Spec) error {
+	if spec.Hooks == nil || len(spec.Hooks.Poststart) == 0 {
+		return nil
+	}
+	if err := RunHooks(ctx, "poststart", spec.Hooks.Poststart, c.hookState(specs.StateRunning)); err != nil {
+		return errors.Join(err, c.killInit())
+	}
+	return nil
+}
+
+// killInit ends the container's first process, by a descriptor: the pid may be
+// another's by now.
+func (c *Container) killInit() error {
+	fd, err := c.pidfd()
+	if errdefs.CodeOf(err) == errdefs.NotRunning {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("killing the container's process: %w", err)
+	}
+	return nil
+}
+
+// pidfd opens the container's first process. The start time is compared after
+// the open: from then on the descriptor cannot become another's.
+func (c *Container) pidfd() (int, error) {
+	gone := errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
+	fd, err := unix.PidfdOpen(c.State.Pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return -1, gone
+	}
+	if err != nil {
+		return -1, fmt.Errorf("opening the container's process: %w", err)
+	}
+	alive, err := c.initAlive()
+	if err != nil || !alive {
+		unix.Close(fd)
+		return -1, errors.Join(gone, err)
+	}
+	return fd, nil
+}

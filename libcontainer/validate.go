@@ -1,0 +1,260 @@
+package libcontainer
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// cloneFlags are the namespaces of the spec.
+var cloneFlags = map[specs.LinuxNamespaceType]uint64{
+	specs.PIDNamespace:     unix.CLONE_NEWPID,
+	specs.NetworkNamespace: unix.CLONE_NEWNET,
+	specs.MountNamespace:   unix.CLONE_NEWNS,
+	specs.IPCNamespace:     unix.CLONE_NEWIPC,
+	specs.UTSNamespace:     unix.CLONE_NEWUTS,
+	specs.UserNamespace:    unix.CLONE_NEWUSER,
+	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
+	specs.TimeNamespace:    unix.CLONE_NEWTIME,
+}
+
+// invalid is an error about a field of the spec.
+func invalid(field, format string, args ...any) error {
+	return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, field, "invalid spec: %s: %w", field, fmt.Errorf(format, args...))
+}
+
+// unsupported is for a field that is valid but that this runtime does not do.
+func unsupported(field string) error {
+	return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, field, "invalid spec: %s is not implemented", field)
+}
+
+// validate checks the spec once, before anything is made. Everything after it
+// may rely on Process, Root and Linux being there.
+func validate(spec *specs.Spec) error {
+	if spec.Root == nil || spec.Root.Path == "" {
+		return invalid("root.path", "expected a directory, got none")
+	}
+	if spec.Linux == nil {
+		return invalid("linux", "expected a Linux container, got none")
+	}
+	if spec.Process == nil {
+		return invalid("process", "expected a process, got none")
+	}
+	for _, check := range []func(*specs.Spec) error{
+		checkNamespaces, checkUserMappings, checkNames, checkMounts, checkDevices, checkSysctls, checkPaths, checkHooks, checkUnsupported,
+	} {
+		if err := check(spec); err != nil {
+			return err
+		}
+	}
+	return validateProcess(spec.Process, "process")
+}
+
+// namespace returns the entry of a type, or nil.
+func namespace(spec *specs.Spec, kind specs.LinuxNamespaceType) *specs.LinuxNamespace {
+	for i := range spec.Linux.Namespaces {
+		if spec.Linux.Namespaces[i].Type == kind {
+			return &spec.Linux.Namespaces[i]
+		}
+	}
+	return nil
+}
+
+// private reports whether the container does not share the host's namespace.
+func private(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	return namespace(spec, kind) != nil
+}
+
+func checkNamespaces(spec *specs.Spec) error {
+	seen := map[specs.LinuxNamespaceType]bool{}
+	for i, ns := range spec.Linux.Namespaces {
+		field := fmt.Sprintf("linux.namespaces[%d]", i)
+		if _, known := cloneFlags[ns.Type]; !known {
+			return invalid(field+".type", "expected a kind of namespace, got %q", ns.Type)
+		}
+		if seen[ns.Type] {
+			return invalid(field+".type", "malformed spec file: duplicated ns %q", ns.Type)
+		}
+		if ns.Path != "" && !filepath.IsAbs(ns.Path) {
+			return invalid(field+".path", "expected an absolute path, got %q", ns.Path)
+		}
+		seen[ns.Type] = true
+	}
+	mount := namespace(spec, specs.MountNamespace)
+	switch {
+	case mount == nil:
+		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: a container without a mount namespace is not implemented")
+	case mount.Path != "":
+		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: joining a mount namespace is not implemented")
+	}
+	return nil
+}
+
+// checkUserMappings: a new user namespace has maps, and only that has.
+func checkUserMappings(spec *specs.Spec) error {
+	user := namespace(spec, specs.UserNamespace)
+	maps := len(spec.Linux.UIDMappings) + len(spec.Linux.GIDMappings)
+	switch {
+	case user == nil && maps > 0:
+		return invalid("linux.uidMappings", "user namespace mappings specified, but USER namespace isn't enabled in the config")
+	case user != nil && user.Path != "":
+		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: joining a user namespace is not implemented")
+	case user != nil && len(spec.Linux.UIDMappings) == 0:
+		return invalid("linux.uidMappings", "user namespaces enabled, but no uid mappings found")
+	case user != nil && len(spec.Linux.GIDMappings) == 0:
+		return invalid("linux.gidMappings", "user namespaces enabled, but no gid mappings found")
+	case user == nil:
+		return nil
+	}
+	for i, ns := range spec.Linux.Namespaces {
+		if ns.Path != "" && ns.Type != specs.PIDNamespace {
+			return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, fmt.Sprintf("linux.namespaces[%d].path", i),
+				"invalid spec: linux.namespaces[%d].path: joining a %s namespace from a new user namespace is not implemented", i, ns.Type)
+		}
+	}
+	return nil
+}
+
+func checkNames(spec *specs.Spec) error {
+	if spec.Hostname != "" && !private(spec, specs.UTSNamespace) {
+		return invalid("hostname", "unable to set hostname without a private UTS namespace")
+	}
+	if spec.Domainname != "" && !private(spec, specs.UTSNamespace) {
+		return invalid("domainname", "unable to set domainname without a private UTS namespace")
+	}
+	return nil
+}
+
+func checkMounts(spec *specs.Spec) error {
+	for i, m := range spec.Mounts {
+		field := fmt.Sprintf("mounts[%d].destination", i)
+		switch {
+		case m.Destination == "":
+			return invalid(field, "expected a path, got none")
+		case filepath.Join("/", m.Destination) == "/":
+			return invalid(field, "expected a path below /, got %q", m.Destination)
+		}
+	}
+	return nil
+}
+
+func checkDevices(spec *specs.Spec) error {
+	for i, d := range spec.Linux.Devices {
+		field := fmt.Sprintf("linux.devices[%d]", i)
+		if !slices.Contains([]string{"b", "c", "u", "p"}, d.Type) {
+			return invalid(field+".type", "expected b, c, u or p, got %q", d.Type)
+		}
+		if filepath.Join("/", d.Path) == "/" {
+			return invalid(field+".path", "expected a path below /, got %q", d.Path)
+		}
+	}
+	return nil
+}
+
+// sysctlNamespace says which namespace a sysctl belongs to; "" is the host's.
+func sysctlNamespace(key string) specs.LinuxNamespaceType {
+	switch key {
+	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
+		"kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced":
+		return specs.IPCNamespace
+	case "kernel.domainname":
+		return specs.UTSNamespace
+	}
+	switch {
+	case strings.HasPrefix(key, "fs.mqueue."):
+		return specs.IPCNamespace
+	case strings.HasPrefix(key, "net."):
+		return specs.NetworkNamespace
+	}
+	return ""
+}
+
+// checkSysctls: only those that are the container's own. hostname has a field.
+func checkSysctls(spec *specs.Spec) error {
+	for key := range spec.Linux.Sysctl {
+		field := "linux.sysctl." + key
+		name := strings.ReplaceAll(key, "/", ".")
+		kind := sysctlNamespace(name)
+		switch {
+		case name == "kernel.hostname":
+			return invalid(field, "sysctl %q is not allowed as it conflicts with the OCI %q field", key, "hostname")
+		case kind == "" || !private(spec, kind):
+			return invalid(field, "sysctl %q is not in a separate kernel namespace", key)
+		case strings.Contains(sysctlPath(key), ".."):
+			return invalid(field, "expected the name of a sysctl, got %q", key)
+		}
+	}
+	return nil
+}
+
+// checkPaths: masks and read-only paths, and what else names a mode.
+func checkPaths(spec *specs.Spec) error {
+	for field, paths := range map[string][]string{"maskedPaths": spec.Linux.MaskedPaths, "readonlyPaths": spec.Linux.ReadonlyPaths} {
+		for i, p := range paths {
+			if !filepath.IsAbs(p) {
+				return invalid(fmt.Sprintf("linux.%s[%d]", field, i), "expected an absolute path, got %q", p)
+			}
+		}
+	}
+	switch spec.Linux.RootfsPropagation {
+	case "", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable":
+		return nil
+	}
+	return invalid("linux.rootfsPropagation", "expected private, slave, shared or unbindable, or one of them with r, got %q", spec.Linux.RootfsPropagation)
+}
+
+// checkUnsupported names what is not done rather than leave it out silently.
+func checkUnsupported(spec *specs.Spec) error {
+	linux := spec.Linux
+	switch {
+	case linux.IntelRdt != nil:
+		return unsupported("linux.intelRdt")
+	case linux.MemoryPolicy != nil:
+		return unsupported("linux.memoryPolicy")
+	case len(linux.NetDevices) > 0:
+		return unsupported("linux.netDevices")
+	case linux.MountLabel != "":
+		return unsupported("linux.mountLabel")
+	case len(linux.TimeOffsets) > 0:
+		return unsupported("linux.timeOffsets")
+	case private(spec, specs.TimeNamespace) && namespace(spec, specs.TimeNamespace).Path == "":
+		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: a new time namespace is not implemented")
+	}
+	return nil
+}
+
+// validateProcess checks a process, of the spec or of exec.
+func validateProcess(p *specs.Process, field string) error {
+	switch {
+	case len(p.Args) == 0:
+		return invalid(field+".args", "args must not be empty")
+	case p.Cwd == "":
+		return invalid(field+".cwd", "Cwd property must not be empty")
+	case !filepath.IsAbs(p.Cwd):
+		return invalid(field+".cwd", "Cwd must be an absolute path, got %q", p.Cwd)
+	case p.SelinuxLabel != "":
+		return unsupported(field + ".selinuxLabel")
+	case p.ExecCPUAffinity != nil:
+		return unsupported(field + ".execCPUAffinity")
+	case p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000):
+		return invalid(field+".oomScoreAdj", "expected -1000 to 1000, got %d", *p.OOMScoreAdj)
+	}
+	seen := map[string]bool{}
+	for i, r := range p.Rlimits {
+		name := fmt.Sprintf("%s.rlimits[%d].type", field, i)
+		if _, known := rlimits[r.Type]; !known {
+			return invalid(name, "expected a limit as RLIMIT_NOFILE, got %q", r.Type)
+		}
+		if seen[r.Type] {
+			return invalid(name, "duplicated %q", r.Type)
+		}
+		seen[r.Type] = true
+	}
+	return nil
+}

@@ -1,0 +1,299 @@
+/*
+ * The container's root: mounts, devices, masks, pivot_root. Mounts are made on
+ * descriptors, never on paths: either by move_mount (5.2), or by mount(2) onto
+ * /proc/self/fd/N, with /proc still the host's.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "stage.h"
+
+#ifndef MOUNT_ATTR_NOSYMFOLLOW
+#define MOUNT_ATTR_NOSYMFOLLOW 0x00200000 /* 5.14 */
+#endif
+#ifndef MS_NOSYMFOLLOW
+#define MS_NOSYMFOLLOW 256
+#endif
+
+struct fd_path {
+	char text[32];
+};
+
+static struct fd_path fd_path(int fd)
+{
+	struct fd_path path;
+	snprintf(path.text, sizeof(path.text), "/proc/self/fd/%d", fd);
+	return path;
+}
+
+/* Attaches the detached mount `tree` to `target`. */
+static int attach(int tree, int target)
+{
+	return move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+/* Mounts what `source` is onto `target`. */
+int bind_onto(struct stage *s, int source, int target)
+{
+	(void)s;
+	int tree = open_tree(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree < 0 && errno == ENOSYS)
+		return mount(fd_path(source).text, fd_path(target).text, NULL, MS_BIND, NULL);
+	if (tree < 0)
+		return -1;
+	int result = attach(tree, target);
+	close_fd(tree);
+	return result;
+}
+
+/* Nothing that is mounted in here may reach the host, unless the spec wants it. */
+int op_propagation(struct stage *s, const struct plan_op *op)
+{
+	return mount(NULL, op_text(s, op, 0), NULL, op->num[0], NULL);
+}
+
+/* pivot_root wants a mount point: the root is bound onto itself. */
+int op_root(struct stage *s, const struct plan_op *op)
+{
+	const char *root = op_text(s, op, 0);
+	if (mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0)
+		return -1;
+	return keep(s, SLOT_ROOT, open(root, O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+int op_root_here(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	return keep(s, SLOT_ROOT, open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+int op_target(struct stage *s, const struct plan_op *op)
+{
+	const char *path = op_text(s, op, 0);
+	int fd = resolve_or_make(s, path, op->flags & FLAG_NO_SYMLINKS, (int)op->num[0], (unsigned)op->num[1]);
+	if (fd < 0)
+		return fail(s, WHERE_RESOLVE, errno);
+	/* A link may lead into /proc, where a mount could fake what the
+	 * runtime itself reads and writes there (CVE-2019-16884,
+	 * CVE-2023-28642, CVE-2025-52881). */
+	if (!(op->flags & FLAG_PROC_INSIDE) && on_file_system(fd, PROC_SUPER_MAGIC)) {
+		close_fd(fd);
+		return fail(s, WHERE_UNSAFE, EPERM);
+	}
+	return keep(s, SLOT_TARGET, fd);
+}
+
+int op_mount(struct stage *s, const struct plan_op *op)
+{
+	const char *data = op_text(s, op, 2);
+	char with_mode[PATH_MAX];
+	struct stat st;
+
+	/* runc gives a tmpfs the mode of the directory that it hides. */
+	if ((op->flags & FLAG_KEEP_MODE) && !s->target_made && fstat(s->slots[SLOT_TARGET], &st) == 0) {
+		int n = snprintf(with_mode, sizeof(with_mode), "mode=%04o,%s", st.st_mode & 07777, data);
+		if (n >= (int)sizeof(with_mode))
+			return fail(s, WHERE_OP, ENAMETOOLONG);
+		data = with_mode;
+	}
+	return mount(op_text(s, op, 0), fd_path(s->slots[SLOT_TARGET]).text, op_text(s, op, 1), op->num[0], data);
+}
+
+/* A clone of a host path, not mounted anywhere yet. Before 5.2 the slot holds
+ * the source itself, and op_attach binds it. */
+int op_tree(struct stage *s, const struct plan_op *op)
+{
+	const char *source = op_text(s, op, 0);
+	unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->flags & FLAG_RECURSIVE ? AT_RECURSIVE : 0);
+	int fd = open_tree(AT_FDCWD, source, flags);
+	if (fd < 0 && errno == ENOSYS)
+		fd = open(source, O_PATH | O_CLOEXEC);
+	return keep(s, SLOT_TREE, fd);
+}
+
+/* After it SLOT_TREE is the attached mount, for op_attr. */
+int op_attach(struct stage *s, const struct plan_op *op)
+{
+	int target = s->slots[SLOT_TARGET];
+	if (attach(s->slots[SLOT_TREE], target) == 0)
+		return 0;
+	if (errno != ENOSYS)
+		return -1;
+	unsigned long flags = MS_BIND | (op->flags & FLAG_RECURSIVE ? MS_REC : 0);
+	if (mount(fd_path(s->slots[SLOT_TREE]).text, fd_path(target).text, NULL, flags, NULL) < 0)
+		return -1;
+	/* "." of a directory that is covered leads to the cover only for a
+	 * path that is looked up anew. */
+	return keep(s, SLOT_TREE, resolve(s, op_text(s, op, 0), false));
+}
+
+/* The lower attributes have MS_*'s values; these have not. */
+static unsigned long remount_flags(uint64_t attr)
+{
+	unsigned long flags = attr & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
+	flags |= attr & MOUNT_ATTR_NOATIME ? MS_NOATIME : 0;
+	flags |= attr & MOUNT_ATTR_STRICTATIME ? MS_STRICTATIME : 0;
+	flags |= attr & MOUNT_ATTR_NODIRATIME ? MS_NODIRATIME : 0;
+	flags |= attr & MOUNT_ATTR_NOSYMFOLLOW ? MS_NOSYMFOLLOW : 0;
+	return flags;
+}
+
+/* Changes a mount's attributes and propagation, by mount_setattr (5.12). The
+ * older remount sets all attributes of one mount and cannot recurse. */
+int op_attr(struct stage *s, const struct plan_op *op)
+{
+	int fd = s->slots[op->num[3] < SLOT_COUNT ? op->num[3] : SLOT_NONE];
+	unsigned recursive = op->flags & FLAG_RECURSIVE ? AT_RECURSIVE : 0;
+	struct mount_attr attr = {
+		.attr_set = op->num[0],
+		.attr_clr = op->num[1],
+		.propagation = op->num[2],
+	};
+	if (mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &attr, sizeof(attr)) == 0)
+		return 0;
+	if (errno != ENOSYS)
+		return -1;
+	if ((op->num[0] | op->num[1]) != 0) {
+		if (recursive)
+			return fail(s, WHERE_OP, ENOSYS);
+		if (mount(NULL, fd_path(fd).text, NULL, MS_REMOUNT | MS_BIND | remount_flags(op->num[0]), NULL) < 0)
+			return -1;
+	}
+	if (op->num[2] == 0)
+		return 0;
+	return mount(NULL, fd_path(fd).text, NULL, op->num[2] | (recursive ? MS_REC : 0), NULL);
+}
+
+/* In a user namespace mknod is forbidden: the host's node is bound there. */
+static int bind_node(struct stage *s, const struct plan_op *op)
+{
+	int target = resolve_or_make(s, op_text(s, op, 0), false, TARGET_FILE, 0);
+	int source = open(op_text(s, op, 1), O_PATH | O_CLOEXEC);
+	int result = target < 0 || source < 0 ? -1 : bind_onto(s, source, target);
+	close_fd(source);
+	close_fd(target);
+	return result;
+}
+
+int op_mknod(struct stage *s, const struct plan_op *op)
+{
+	const char *name;
+	if (op->flags & FLAG_BIND)
+		return bind_node(s, op);
+	int parent = resolve_parent(s, op_text(s, op, 0), &name);
+	if (parent < 0)
+		return fail(s, WHERE_RESOLVE, errno);
+	int result = mknodat(parent, name, (mode_t)op->num[0], op->num[1]);
+	if (result < 0 && errno == EEXIST) { /* the image's own: kept, as runc does */
+		close_fd(parent);
+		return 0;
+	}
+	if (result == 0 && (op->num[2] | op->num[3]) != 0)
+		result = fchownat(parent, name, (uid_t)op->num[2], (gid_t)op->num[3], AT_SYMLINK_NOFOLLOW);
+	close_fd(parent);
+	return result;
+}
+
+int op_symlink(struct stage *s, const struct plan_op *op)
+{
+	const char *name;
+	int parent = resolve_parent(s, op_text(s, op, 1), &name);
+	if (parent < 0)
+		return fail(s, WHERE_RESOLVE, errno);
+	int result = symlinkat(op_text(s, op, 0), parent, name);
+	if (result < 0 && errno == EEXIST) {
+		result = 0;
+		if (op->flags & FLAG_REPLACE)
+			result = unlinkat(parent, name, 0) < 0 ? -1 : symlinkat(op_text(s, op, 0), parent, name);
+	}
+	close_fd(parent);
+	return result;
+}
+
+/* One empty tmpfs hides every masked directory: the first gets the mount
+ * itself, the others clones, which cost a tenth of a new super block. */
+static int mask_directory(struct stage *s, int target)
+{
+	if (s->slots[SLOT_EMPTY] >= 0)
+		return bind_onto(s, s->slots[SLOT_EMPTY], target);
+	int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
+	if (context < 0 && errno == ENOSYS)
+		return mount("tmpfs", fd_path(target).text, "tmpfs", MS_RDONLY, NULL);
+	int tree = -1;
+	if (context >= 0 && fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) == 0 &&
+	    fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		tree = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
+	close_fd(context);
+	if (keep(s, SLOT_EMPTY, tree) < 0)
+		return -1;
+	return attach(tree, target);
+}
+
+/* The host's /dev/null, not the container's: that one may be a link to a file
+ * that the bind would then make writable (CVE-2025-31133). */
+int op_mask(struct stage *s, const struct plan_op *op)
+{
+	struct stat st;
+	int target = resolve(s, op_text(s, op, 0), false);
+	if (target < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(s, WHERE_RESOLVE, errno);
+	int result = fstat(target, &st);
+	if (result == 0)
+		result = S_ISDIR(st.st_mode) ? mask_directory(s, target) : bind_onto(s, s->slots[SLOT_NULL], target);
+	close_fd(target);
+	return result;
+}
+
+int op_readonly(struct stage *s, const struct plan_op *op)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+	int target = resolve(s, op_text(s, op, 0), false);
+	if (target < 0)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(s, WHERE_RESOLVE, errno);
+	int result = -1;
+	int tree = open_tree(target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree >= 0 && mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) == 0)
+		result = attach(tree, target);
+	close_fd(tree);
+	if (result < 0 && errno == ENOSYS) {
+		result = mount(fd_path(target).text, fd_path(target).text, NULL, MS_BIND | MS_REC, NULL);
+		int bound = result < 0 ? -1 : resolve(s, op_text(s, op, 0), false);
+		result = bound < 0 ? -1 : mount(NULL, fd_path(bound).text, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL);
+		close_fd(bound);
+	}
+	close_fd(target);
+	return result;
+}
+
+/* The new root is stacked below the old one, which is then taken off, so no
+ * directory for it is needed inside (pivot_root(2), "."). Slave first: the
+ * unmount must not travel to the host. */
+int op_pivot(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int result = -1;
+	if (old >= 0 && fchdir(s->slots[SLOT_ROOT]) == 0 && syscall(SYS_pivot_root, ".", ".") == 0 &&
+	    fchdir(old) == 0 && mount(NULL, ".", NULL, MS_SLAVE | MS_REC, NULL) == 0 &&
+	    umount2(".", MNT_DETACH) == 0)
+		result = chdir("/");
+	close_fd(old);
+	return result;
+}
+
+/* --no-pivot, for a root on the initial ramfs, which cannot be pivoted away. */
+int op_move_root(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	if (fchdir(s->slots[SLOT_ROOT]) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
+		return -1;
+	return chdir("/");
+}

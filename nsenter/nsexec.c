@@ -1,0 +1,393 @@
+/*
+ * The stage between clone and execve. The runtime starts itself again with
+ * PLAN_MARKER as the whole environment; this constructor runs before the Go
+ * runtime starts, applies the plan and becomes the container's process, so no
+ * Go ever runs inside (a second start of it would cost more than all the
+ * stage does, and namespaces want a single thread).
+ *
+ * Stages:
+ *	1. start     hidden from other processes, clean signals; waits for the plan
+ *	2. apply     one operation after the other; the first failure is told to
+ *	             the parent as index + errno, and the process exits
+ *	3. OP_READY  the parent lets go; OP_EXEC
+ *
+ * The parent's death closes the socket, and the process exits at its next
+ * wait. Nothing is allocated: the plan is mapped once, and descriptors that
+ * operations leave for each other are in stage.slots.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "stage.h"
+
+const char *op_text(const struct stage *s, const struct plan_op *op, int i)
+{
+	return op->text[i] ? (const char *)s->plan + op->text[i] : "";
+}
+
+void *op_blob(const struct stage *s, const struct plan_op *op)
+{
+	return s->plan + op->blob;
+}
+
+int fail(struct stage *s, uint32_t where, int error)
+{
+	s->where = where;
+	errno = error;
+	return -1;
+}
+
+/* Puts fd into a slot; what was there is closed. */
+int keep(struct stage *s, int slot, int fd)
+{
+	if (fd < 0)
+		return -1;
+	close_fd(s->slots[slot]);
+	s->slots[slot] = fd;
+	return 0;
+}
+
+static void send_packet(const struct stage *s, const struct plan_message_packet *packet)
+{
+	while (send(s->socket, packet, sizeof(*packet), MSG_NOSIGNAL) < 0 && errno == EINTR)
+		;
+}
+
+int tell(struct stage *s, uint32_t type, int64_t value)
+{
+	struct plan_message_packet packet = { .type = type, .op = s->index, .value = value };
+	send_packet(s, &packet);
+	return 0;
+}
+
+/* Waits for the parent's word. A parent that is gone takes us with it. */
+int await(struct stage *s)
+{
+	struct plan_message_packet packet;
+	ssize_t n;
+	do
+		n = recv(s->socket, &packet, sizeof(packet), 0);
+	while (n < 0 && errno == EINTR);
+	if (n != sizeof(packet))
+		_exit(1);
+	return (int)packet.type;
+}
+
+/* After OP_READY nobody listens but the container's own standard error. */
+static void die(struct stage *s)
+{
+	int error = errno;
+	struct plan_message_packet packet = {
+		.type = MESSAGE_ERROR, .op = s->index, .error = error, .where = s->where,
+	};
+	if (s->socket >= 0)
+		send_packet(s, &packet);
+	else
+		dprintf(STDERR_FILENO, "exec %s: %s\n", s->command, strerror(error));
+	_exit(error == ENOENT ? 127 : 1);
+}
+
+/* Opens the host's procfs and makes sure that it is one: what is written there
+ * must reach the kernel (CVE-2019-16884, CVE-2025-52881). */
+static int op_proc(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (keep(s, SLOT_PROC, proc) < 0)
+		return -1;
+	if (!on_file_system(proc, PROC_SUPER_MAGIC))
+		return fail(s, WHERE_UNSAFE, EINVAL);
+	return keep(s, SLOT_SELF, openat(proc, "self", O_PATH | O_DIRECTORY | O_CLOEXEC));
+}
+
+static int op_null(struct stage *s, const struct plan_op *op)
+{
+	struct stat st;
+	(void)op;
+	int fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (keep(s, SLOT_NULL, fd) < 0 || fstat(fd, &st) < 0)
+		return -1;
+	if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+		return fail(s, WHERE_UNSAFE, EINVAL);
+	return 0;
+}
+
+static int op_adopt(struct stage *s, const struct plan_op *op)
+{
+	if (op->num[0] == SLOT_NONE || op->num[0] >= SLOT_COUNT)
+		return fail(s, WHERE_PLAN, EINVAL);
+	int fd = (int)op->num[1];
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return -1;
+	return keep(s, (int)op->num[0], fd);
+}
+
+static int write_to(int fd, const char *text)
+{
+	size_t length = strlen(text);
+	ssize_t n = fd < 0 ? -1 : write(fd, text, length);
+	close_fd(fd);
+	if (n >= 0 && (size_t)n != length)
+		errno = EIO;
+	return n >= 0 && (size_t)n == length ? 0 : -1;
+}
+
+static int op_write(struct stage *s, const struct plan_op *op)
+{
+	return write_to(open(op_text(s, op, 0), O_WRONLY | O_CLOEXEC), op_text(s, op, 1));
+}
+
+static int op_proc_write(struct stage *s, const struct plan_op *op)
+{
+	int base = s->slots[op->flags & FLAG_SELF ? SLOT_SELF : SLOT_PROC];
+	int fd = openat(base, op_text(s, op, 0), O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && !on_file_system(fd, PROC_SUPER_MAGIC)) {
+		close_fd(fd);
+		return fail(s, WHERE_UNSAFE, EINVAL);
+	}
+	return write_to(fd, op_text(s, op, 1));
+}
+
+static int op_setns(struct stage *s, const struct plan_op *op)
+{
+	int fd = open(op_text(s, op, 0), O_RDONLY | O_CLOEXEC);
+	int result = fd < 0 ? -1 : setns(fd, (int)op->num[0]);
+	close_fd(fd);
+	return result;
+}
+
+/* All namespaces of a process in one call, so that they are of one moment
+ * (setns with a pidfd, 5.8). */
+static int op_setns_all(struct stage *s, const struct plan_op *op)
+{
+	return setns(s->slots[SLOT_CONTAINER], (int)op->num[0]);
+}
+
+static int op_unshare(struct stage *s, const struct plan_op *op)
+{
+	(void)s;
+	return unshare((int)op->num[0]);
+}
+
+/* pid and time namespaces take in only children. CLONE_PARENT: the runtime, or
+ * its subreaper, stays the one who waits. The child goes on when the parent
+ * has heard of its pid. */
+static int op_clone(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
+	if (pid < 0)
+		return -1;
+	if (pid == 0) {
+		await(s);
+		/* The descriptor of the old self's directory shows the old self. */
+		return s->slots[SLOT_PROC] < 0 ? 0 : op_proc(s, op);
+	}
+	tell(s, MESSAGE_PID, pid);
+	_exit(0);
+}
+
+static int op_sync(struct stage *s, const struct plan_op *op)
+{
+	tell(s, MESSAGE_STEP, (int64_t)op->num[0]);
+	await(s);
+	return 0;
+}
+
+static int op_loopback(struct stage *s, const struct plan_op *op)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	(void)s;
+	(void)op;
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int result = fd < 0 ? -1 : ioctl(fd, SIOCSIFFLAGS, &request);
+	close_fd(fd);
+	return result;
+}
+
+static int op_hostname(struct stage *s, const struct plan_op *op)
+{
+	const char *name = op_text(s, op, 0);
+	return sethostname(name, strlen(name));
+}
+
+static int op_domainname(struct stage *s, const struct plan_op *op)
+{
+	const char *name = op_text(s, op, 0);
+	return setdomainname(name, strlen(name));
+}
+
+/* From here on the parent may be gone. */
+static int op_ready(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	tell(s, MESSAGE_READY, 0);
+	close_fd(s->socket);
+	s->socket = -1;
+	return 0;
+}
+
+static const operation operations[OP_COUNT] = {
+	[OP_ADOPT] = op_adopt,
+	[OP_PROC] = op_proc,
+	[OP_NULL] = op_null,
+	[OP_WRITE] = op_write,
+	[OP_PROC_WRITE] = op_proc_write,
+	[OP_SETNS] = op_setns,
+	[OP_SETNS_ALL] = op_setns_all,
+	[OP_UNSHARE] = op_unshare,
+	[OP_CLONE] = op_clone,
+	[OP_SYNC] = op_sync,
+	[OP_LOOPBACK] = op_loopback,
+	[OP_HOSTNAME] = op_hostname,
+	[OP_DOMAINNAME] = op_domainname,
+	[OP_PROPAGATION] = op_propagation,
+	[OP_ROOT] = op_root,
+	[OP_ROOT_HERE] = op_root_here,
+	[OP_TARGET] = op_target,
+	[OP_MOUNT] = op_mount,
+	[OP_TREE] = op_tree,
+	[OP_ATTACH] = op_attach,
+	[OP_ATTR] = op_attr,
+	[OP_MKNOD] = op_mknod,
+	[OP_SYMLINK] = op_symlink,
+	[OP_MASK] = op_mask,
+	[OP_READONLY] = op_readonly,
+	[OP_PIVOT] = op_pivot,
+	[OP_MOVE_ROOT] = op_move_root,
+	[OP_KEYRING] = op_keyring,
+	[OP_SETSID] = op_setsid,
+	[OP_TERMINAL] = op_terminal,
+	[OP_STDIO_OWNER] = op_stdio_owner,
+	[OP_PERSONALITY] = op_personality,
+	[OP_SCHEDULER] = op_scheduler,
+	[OP_IOPRIO] = op_ioprio,
+	[OP_RLIMIT] = op_rlimit,
+	[OP_UMASK] = op_umask,
+	[OP_CHDIR] = op_chdir,
+	[OP_BOUNDING] = op_bounding,
+	[OP_USER] = op_user,
+	[OP_CAPS] = op_caps,
+	[OP_NO_NEW_PRIVS] = op_no_new_privs,
+	[OP_HOME] = op_home,
+	[OP_ENV] = op_env,
+	[OP_ARGS] = op_args,
+	[OP_LOOKUP] = op_lookup,
+	[OP_CLOEXEC] = op_cloexec,
+	[OP_READY] = op_ready,
+	[OP_AWAIT_START] = op_await_start,
+	[OP_SECCOMP] = op_seccomp,
+	[OP_EXEC] = op_exec,
+};
+
+/* Everything that an operation refers to must lie inside the plan. */
+static bool valid_op(const struct plan_header *h, const struct plan_op *op)
+{
+	if (op->code >= OP_COUNT || operations[op->code] == NULL)
+		return false;
+	for (int i = 0; i < 3; i++)
+		if (op->text[i] >= h->size)
+			return false;
+	return op->blob <= h->size && op->blob_size <= h->size - op->blob && op->blob % 8 == 0;
+}
+
+static bool valid_plan(const unsigned char *plan, size_t size)
+{
+	const struct plan_header *h = (const void *)plan;
+	if (size < sizeof(*h) || size > PLAN_MAX_SIZE || h->size != size || plan[size - 1] != '\0')
+		return false;
+	if (h->magic != PLAN_MAGIC || h->version != PLAN_VERSION || h->op_size != sizeof(struct plan_op))
+		return false;
+	if (h->op_count > (size - sizeof(*h)) / sizeof(struct plan_op))
+		return false;
+	const struct plan_op *ops = (const void *)(h + 1);
+	for (uint32_t i = 0; i < h->op_count; i++)
+		if (!valid_op(h, &ops[i]))
+			return false;
+	return true;
+}
+
+/* Private and writable: OP_ENV and OP_ARGS build their pointers in place. */
+static void map_plan(struct stage *s, int memory)
+{
+	struct stat st;
+	s->where = WHERE_PLAN;
+	if (fstat(memory, &st) < 0)
+		die(s);
+	void *plan = st.st_size <= 0 ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, memory, 0);
+	if (plan == MAP_FAILED || !valid_plan(plan, (size_t)st.st_size)) {
+		errno = EINVAL;
+		die(s);
+	}
+	close_fd(memory);
+	s->plan = plan;
+	s->ops = (const void *)(s->plan + sizeof(struct plan_header));
+}
+
+static void apply(struct stage *s)
+{
+	const struct plan_header *h = (const void *)s->plan;
+	for (s->index = 0; s->index < h->op_count; s->index++) {
+		const struct plan_op *op = &s->ops[s->index];
+		s->where = WHERE_OP;
+		if (operations[op->code](s, op) < 0 && !(op->flags & FLAG_OPTIONAL))
+			die(s);
+	}
+	s->where = WHERE_PLAN; /* OP_EXEC does not return */
+	errno = EINVAL;
+	die(s);
+}
+
+/* The parent's Go runtime has handlers and masks that must not be inherited;
+ * ignored signals would stay ignored beyond execve. */
+static void clean_signals(void)
+{
+	struct sigaction action = { .sa_handler = SIG_DFL };
+	sigset_t none;
+	for (int number = 1; number < NSIG; number++)
+		sigaction(number, &action, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static struct stage stage;
+
+__attribute__((constructor)) static void nsexec(int argc, char **argv, char **envp)
+{
+	int memory;
+	(void)argc;
+	(void)argv;
+	if (envp == NULL || envp[0] == NULL || strncmp(envp[0], PLAN_MARKER, sizeof(PLAN_MARKER) - 1) != 0)
+		return;
+	for (int i = 0; i < SLOT_COUNT; i++)
+		stage.slots[i] = -1;
+	if (sscanf(envp[0] + sizeof(PLAN_MARKER) - 1, "%d,%d", &stage.socket, &memory) != 2)
+		_exit(1);
+	/* Hidden before anything of the container is touched: a process of it
+	 * may see us by a joined pid namespace (CVE-2016-9962). */
+	prctl(PR_SET_DUMPABLE, 0);
+	prctl(PR_SET_NAME, "ocirun:init");
+	clean_signals();
+	umask(0); /* modes in the plan are exact */
+	fcntl(stage.socket, F_SETFD, FD_CLOEXEC);
+	fcntl(memory, F_SETFD, FD_CLOEXEC);
+	await(&stage);
+	map_plan(&stage, memory);
+	apply(&stage);
+}
