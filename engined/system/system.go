@@ -68,6 +68,12 @@ func (s *Service) Change(labels []string, debug bool) {
 	s.settings.Labels, s.settings.Debug = labels, debug
 }
 
+// ID is the engine's own, the same for as long as its data root.
+func (s *Service) ID() string { return s.id }
+
+// Name is the host's.
+func (s *Service) Name() string { return host().name }
+
 func (s *Service) current() Settings {
 	s.mu.Lock()
 	defer s.mu.Unlock()
