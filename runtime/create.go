@@ -26,11 +26,11 @@ type Recipe struct {
 
 // Create makes the container's directory, starts its shim and has it start (or,
 // with Init.CreateOnly, create) the first process. On failure nothing is left.
-func (h *Host) Create(ctx context.Context, recipe Recipe) (c *Container, started Started, err error) {
+func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started Started, err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
 
-	c, err = h.lay(recipe)
+	c, err := h.lay(recipe)
 	if err != nil {
 		return nil, Started{}, err
 	}

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
@@ -86,40 +85,6 @@ func (c *Container) killShim(ctx context.Context) error {
 		}
 	}
 	return c.awaitShim(ctx)
-}
-
-// killCgroup kills every process of a container whose init is still there.
-// Without a pid namespace init's death alone would leave the others.
-func (c *Container) killCgroup(ctx context.Context) error {
-	group, err := c.cgroup()
-	if errdefs.KindOf(err) == errdefs.NotFound {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := group.Kill(ctx); err != nil && errdefs.KindOf(err) != errdefs.NotImplemented {
-		return fmt.Errorf("killing the cgroup of container %s: %w", c.record.ID, err)
-	}
-	return nil
-}
-
-// cgroup returns the container's cgroup by way of its init. It is NotFound if
-// init does not run.
-func (c *Container) cgroup() (*cgroup.Cgroup, error) {
-	var started Started
-	if err := shim.ReadFile(c.processFile(Init, shim.StartedFile), &started); err != nil {
-		return nil, errdefs.NotFound.Errorf("container %s has not started: %w", c.record.ID, err)
-	}
-	group, err := cgroup.Of(started.Pid)
-	// Asked afterwards: what was read was of the process that started then.
-	if start, statErr := shim.StartTime(started.Pid); statErr != nil || start != started.Start {
-		return nil, errdefs.NotFound.Errorf("the first process of container %s is gone", c.record.ID)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("finding the cgroup of container %s: %w", c.record.ID, err)
-	}
-	return group, nil
 }
 
 // Bury kills what a dead shim has left and writes lost.json for every process

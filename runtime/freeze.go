@@ -6,16 +6,39 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
 )
 
-// Pause freezes every process of the container.
+// Pause freezes every process of the container. It asks the kernel, not the
+// runtime, which would do no more and take a process start for it.
 func (c *Container) Pause(ctx context.Context) error {
-	return c.invoke(ctx, nil, "pause", c.record.ID)
+	return c.onCgroup(ctx, "pausing", func(ctx context.Context, group *cgroup.Cgroup) error { return group.Freeze(ctx) })
 }
 
 // Unpause lets them go on.
 func (c *Container) Unpause(ctx context.Context) error {
-	return c.invoke(ctx, nil, "resume", c.record.ID)
+	return c.onCgroup(ctx, "resuming", func(ctx context.Context, group *cgroup.Cgroup) error { return group.Thaw(ctx) })
+}
+
+func (c *Container) onCgroup(ctx context.Context, what string, act func(context.Context, *cgroup.Cgroup) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.host.Limits.Runtime)
+	defer cancel()
+	group, err := c.cgroup()
+	if errdefs.KindOf(err) == errdefs.NotFound {
+		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.record.ID, "%s container %s: %w", what, c.record.ID, err)
+	}
+	if err == nil {
+		err = notOurs(group)
+	}
+	if err == nil {
+		err = act(ctx, group)
+	}
+	if err != nil {
+		return fmt.Errorf("%s container %s: %w", what, c.record.ID, err)
+	}
+	return nil
 }
 
 // Paused asks the kernel whether the container is frozen.
@@ -27,19 +50,9 @@ func (c *Container) Paused() (bool, error) {
 	return group.Frozen()
 }
 
-// Pids lists every process in the container's cgroup, in this process's pid
-// namespace.
-func (c *Container) Pids() ([]int, error) {
-	group, err := c.cgroup()
-	if err != nil {
-		return nil, err
-	}
-	return group.Pids(true)
-}
-
 // Created asks the runtime whether the container is created and not started.
 func (c *Container) Created(ctx context.Context) (bool, error) {
-	said, err := c.output(ctx, nil, "state", c.record.ID)
+	said, err := c.output(ctx, c.host.Limits.Runtime, nil, "state", c.record.ID)
 	if err != nil {
 		return false, err
 	}

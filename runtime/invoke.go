@@ -23,13 +23,19 @@ const maxSaid = 64 << 10
 // invoke runs the OCI runtime on the container. The runtime's log goes to a
 // memory file, so that its last error line, with kind and code, is the error.
 func (c *Container) invoke(ctx context.Context, stdin []byte, args ...string) error {
-	_, err := c.output(ctx, stdin, args...)
+	_, err := c.output(ctx, c.host.Limits.Runtime, stdin, args...)
+	return err
+}
+
+// invokeWithin is invoke for what may take longer than other calls.
+func (c *Container) invokeWithin(ctx context.Context, limit time.Duration, args ...string) error {
+	_, err := c.output(ctx, limit, nil, args...)
 	return err
 }
 
 // output is invoke for what the runtime says on its standard output.
-func (c *Container) output(ctx context.Context, stdin []byte, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.host.Limits.Runtime)
+func (c *Container) output(ctx context.Context, limit time.Duration, stdin []byte, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	fd, err := unix.MemfdCreate("runtime log", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -57,7 +63,7 @@ func (c *Container) output(ctx context.Context, stdin []byte, args ...string) ([
 	}
 	what := fmt.Sprintf("%s %s of container %s", c.record.Runtime, args[0], c.record.ID)
 	if ctx.Err() != nil {
-		return nil, errdefs.DeadlineExceeded.Errorf("%s: %w after %s", what, ctx.Err(), c.host.Limits.Runtime)
+		return nil, errdefs.DeadlineExceeded.Errorf("%s: %w after %s", what, ctx.Err(), limit)
 	}
 	if _, err := log.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("%s: reading its log: %w", what, err)

@@ -70,7 +70,7 @@ func (s *Supervisor) admit(handle *runtime.Container, init *process, createOnly 
 		message, err = s.recordStart(c, id, started)
 	}
 	if err == nil {
-		s.own.Go(func() { s.watch(c) })
+		s.attend(c)
 	}
 	return message, err
 }

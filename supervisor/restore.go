@@ -98,7 +98,7 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	if err != nil {
 		return // stopping
 	}
-	s.own.Go(func() { s.watch(c) })
+	s.attend(c)
 }
 
 // restoredProcess is a process as its files have it. Its exit is not in it yet.

@@ -1,16 +1,126 @@
 package supervisor
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
 )
 
-// Stats is not implemented yet.
+// Stats reads a container's counters from the kernel.
 func (s *Supervisor) Stats(_ context.Context, request *api.StatsRequest) (*api.StatsResponse, error) {
-	if _, err := s.look(request.Id, func(*container) error { return nil }); err != nil {
+	c, err := s.look(request.Id, func(c *container) error {
+		if c.status == statusStopped {
+			return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, request.Id, "container %s is not running: it is %s", request.Id, c.status)
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	return nil, errdefs.NotImplemented.Errorf("stats are not implemented")
+	now := timestamppb.Now()
+	counted, interfaces, err := c.handle.Stats()
+	if errdefs.KindOf(err) == errdefs.NotFound { // it has ended just now
+		return nil, errdefs.FailedPrecondition.Coded(errdefs.NotRunning, request.Id, "container %s is not running: %w", request.Id, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	stats := statsMessage(counted)
+	if stats.CpuStats.SystemUsage, err = systemUsage(); err != nil {
+		return nil, err
+	}
+	return &api.StatsResponse{NetworkStats: networkMessages(interfaces), CgroupStats: stats, Timestamp: now}, nil
+}
+
+func statsMessage(s cgroup.Stats) *api.CgroupStats {
+	message := &api.CgroupStats{
+		CpuStats: &api.CpuStats{
+			CpuUsage: &api.CpuUsage{
+				TotalUsage: s.CPU.Usage, PercpuUsage: s.CPU.PerCPU,
+				UsageInKernelmode: s.CPU.System, UsageInUsermode: s.CPU.User,
+			},
+			ThrottlingData: &api.ThrottlingData{
+				Periods: s.CPU.Periods, ThrottledPeriods: s.CPU.ThrottledPeriods, ThrottledTime: s.CPU.Throttled,
+			},
+		},
+		MemoryStats: &api.MemoryStats{
+			Cache: s.Memory.Cache, Usage: memoryMessage(s.Memory.MemoryUse), SwapUsage: memoryMessage(s.Memory.Swap),
+			KernelUsage: memoryMessage(s.Memory.Kernel), Stats: s.Memory.Raw,
+		},
+		BlkioStats:   &api.BlkioStats{IoServiceBytesRecursive: ioMessages(s.IO.Bytes), IoServicedRecursive: ioMessages(s.IO.Operations)},
+		HugetlbStats: map[string]*api.HugetlbStats{},
+		PidsStats:    &api.PidsStats{Current: s.Pids.Current, Limit: s.Pids.Limit},
+	}
+	if s.Pids.Limit == cgroup.Unlimited {
+		message.PidsStats.Limit = 0
+	}
+	for size, used := range s.Hugetlb {
+		message.HugetlbStats[size] = &api.HugetlbStats{Usage: used.Usage, MaxUsage: used.Peak, Failcnt: used.Failures}
+	}
+	return message
+}
+
+func memoryMessage(use cgroup.MemoryUse) *api.MemoryData {
+	return &api.MemoryData{Usage: use.Usage, MaxUsage: use.Peak, Failcnt: use.Failures, Limit: use.Limit}
+}
+
+func ioMessages(entries []cgroup.IOEntry) (messages []*api.BlkioStatsEntry) {
+	for _, entry := range entries {
+		messages = append(messages, &api.BlkioStatsEntry{Major: entry.Major, Minor: entry.Minor, Op: entry.Op, Value: entry.Value})
+	}
+	return messages
+}
+
+func networkMessages(interfaces []runtime.Interface) (messages []*api.NetworkStats) {
+	for _, one := range interfaces {
+		messages = append(messages, &api.NetworkStats{
+			Name:    one.Name,
+			RxBytes: one.RxBytes, Rx_Packets: one.RxPackets, RxErrors: one.RxErrors, RxDropped: one.RxDropped,
+			TxBytes: one.TxBytes, TxPackets: one.TxPackets, TxErrors: one.TxErrors, TxDropped: one.TxDropped,
+		})
+	}
+	return messages
+}
+
+// tick is the unit of /proc/stat in nanoseconds: USER_HZ is 100, proc(5).
+const tick = 1e9 / 100
+
+// systemUsage is the time that all processors together have had: the first
+// seven fields of /proc/stat's first line, as Docker counts it.
+func systemUsage() (uint64, error) {
+	file, err := os.Open("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	line, err := bufio.NewReader(file).ReadString('\n')
+	if err != nil {
+		return 0, fmt.Errorf("reading /proc/stat: %w", err)
+	}
+	return sumTicks(line)
+}
+
+func sumTicks(line string) (sum uint64, err error) {
+	fields := strings.Fields(line)
+	if len(fields) < 8 || fields[0] != "cpu" {
+		return 0, errdefs.DataLoss.Errorf("/proc/stat begins with %q", line)
+	}
+	for _, field := range fields[1:8] {
+		ticks, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return 0, errdefs.DataLoss.Errorf("/proc/stat: %w", err)
+		}
+		sum += ticks * tick
+	}
+	return sum, nil
 }

@@ -13,6 +13,12 @@ import (
 // lostStatus is the status of a process whose end left no trace.
 const lostStatus = 137
 
+// attend begins to watch a container that is in the table.
+func (s *Supervisor) attend(c *container) {
+	s.own.Go(func() { s.watch(c) })
+	s.own.Go(func() { s.watchOOM(c) })
+}
+
 // watch records the exits of one container until its shim is dead. It is the
 // only reader of the shim's notes.
 func (s *Supervisor) watch(c *container) {
@@ -31,6 +37,24 @@ func (s *Supervisor) watch(c *container) {
 			s.noteExits(c)
 		default:
 			s.noteExit(c, name)
+		}
+	}
+}
+
+// watchOOM records that the kernel runs out of a container's memory, for as
+// long as the container has a cgroup.
+func (s *Supervisor) watchOOM(c *container) {
+	id := c.handle.ID()
+	notices, err := c.handle.WatchOOM(s.life)
+	if err != nil {
+		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already
+			s.logger.Warn("no OOM events for a container", "container", id, "error", err)
+		}
+		return
+	}
+	for range notices {
+		if s.record(&api.Event{Type: eventOOM, Id: id}, func(*table) {}) != nil {
+			return
 		}
 	}
 }

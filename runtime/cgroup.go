@@ -1,0 +1,96 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/shim"
+)
+
+// cgroup returns the container's cgroup by way of its init. It is NotFound if
+// init does not run.
+func (c *Container) cgroup() (*cgroup.Cgroup, error) {
+	var started Started
+	if err := shim.ReadFile(c.processFile(Init, shim.StartedFile), &started); err != nil {
+		return nil, errdefs.NotFound.Errorf("container %s has not started: %w", c.record.ID, err)
+	}
+	group, err := cgroup.Of(started.Pid)
+	// Asked afterwards: what was read was of the process that started then.
+	if start, statErr := shim.StartTime(started.Pid); statErr != nil || start != started.Start {
+		return nil, errdefs.NotFound.Errorf("the first process of container %s is gone", c.record.ID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding the cgroup of container %s: %w", c.record.ID, err)
+	}
+	return group, nil
+}
+
+// notOurs refuses a cgroup that this process is in, too: a container without
+// one of its own is in the shim's, which may be ours.
+func notOurs(group *cgroup.Cgroup) error {
+	pids, err := group.Pids(true)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(pids, os.Getpid()) {
+		return errdefs.FailedPrecondition.Errorf("the container has no cgroup of its own")
+	}
+	return nil
+}
+
+// killCgroup kills every process of a container whose init is still there.
+// Without a pid namespace init's death alone would leave the others.
+func (c *Container) killCgroup(ctx context.Context) error {
+	group, err := c.cgroup()
+	if err != nil || notOurs(group) != nil {
+		return nil // then the runtime's delete is all there is
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.host.Limits.Runtime)
+	defer cancel()
+	if err := group.Kill(ctx); err != nil {
+		return fmt.Errorf("killing the cgroup of container %s: %w", c.record.ID, err)
+	}
+	return nil
+}
+
+// Pids lists every process in the container's cgroup, in this process's pid
+// namespace.
+func (c *Container) Pids() ([]int, error) {
+	group, err := c.cgroup()
+	if err != nil {
+		return nil, err
+	}
+	return group.Pids(true)
+}
+
+// Stats reads the counters of the container's cgroup and of the network
+// interfaces that its first process sees.
+func (c *Container) Stats() (cgroup.Stats, []Interface, error) {
+	group, err := c.cgroup()
+	if err != nil {
+		return cgroup.Stats{}, nil, err
+	}
+	stats, err := group.Stats()
+	if err != nil {
+		return stats, nil, fmt.Errorf("reading the counters of container %s: %w", c.record.ID, err)
+	}
+	interfaces, err := c.interfaces()
+	return stats, interfaces, err
+}
+
+// WatchOOM sends whenever the kernel runs out of the container's memory. The
+// channel closes when ctx ends or the cgroup is gone.
+func (c *Container) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
+	group, err := c.cgroup()
+	if err == nil {
+		err = notOurs(group)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return group.WatchOOM(ctx)
+}
