@@ -37,6 +37,8 @@ func lines(t *testing.T, cmd *exec.Cmd) (next func() string, stdin io.WriteClose
 	}, stdin
 }
 
+const answerTimeout = 20 * time.Second
+
 func bounded(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	t.Cleanup(cancel)
