@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Mode is how the kernel's controllers are spread over hierarchies.
@@ -36,17 +38,70 @@ type Layout struct {
 // Hierarchies returns all hierarchies, v2's ("") last.
 func (l Layout) Hierarchies() []Hierarchy { return l.hierarchies }
 
-// Detect reads /proc/self/mountinfo and /proc/self/cgroup.
+// Detect finds what is mounted where from /proc/self/cgroup and the usual mount
+// points, which costs the same however many mounts there are; mountinfo, which
+// grows with every container, is read only if something is elsewhere.
 func Detect() (Layout, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return Layout{}, err
-	}
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return Layout{}, err
 	}
+	if layout, ok := usual(string(own), fileSystem); ok {
+		return layout, nil
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return Layout{}, err
+	}
 	return detect(string(mounts), string(own))
+}
+
+// fileSystem returns the magic number of the file system at path, 0 if none.
+func fileSystem(path string) int64 {
+	var fs unix.Statfs_t
+	if unix.Statfs(path, &fs) != nil {
+		return 0
+	}
+	return int64(fs.Type)
+}
+
+// usual is the layout if every hierarchy of own (/proc/self/cgroup) is at its
+// usual mount point below /sys/fs/cgroup, and shows this process's own cgroup:
+// where it does not, only a part of the hierarchy is mounted.
+func usual(own string, fileSystem func(string) int64) (Layout, bool) {
+	const base = "/sys/fs/cgroup"
+	var layout Layout
+	var unified *Hierarchy
+	for line := range strings.Lines(own) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") {
+			return Layout{}, false
+		}
+		controllers, name := superOptions(parts[1])
+		h := Hierarchy{Name: name, Controllers: controllers, Root: "/", OwnPath: path.Clean(parts[2])}
+		magic := int64(unix.CGROUP_SUPER_MAGIC)
+		switch {
+		case name != "":
+			h.Mountpoint = base + "/" + strings.TrimPrefix(name, "name=")
+		case fileSystem(base) == unix.CGROUP2_SUPER_MAGIC:
+			h.Mountpoint, magic = base, unix.CGROUP2_SUPER_MAGIC
+		default:
+			h.Mountpoint, magic = base+"/unified", unix.CGROUP2_SUPER_MAGIC
+		}
+		if fileSystem(h.Mountpoint+strings.TrimSuffix(h.OwnPath, "/")) != magic {
+			if name == "" && fileSystem(h.Mountpoint) == 0 {
+				continue // v2 is listed even where it is not mounted
+			}
+			return Layout{}, false
+		}
+		if name == "" {
+			unified = &h
+			continue
+		}
+		layout.hierarchies = append(layout.hierarchies, h)
+	}
+	err := layout.complete(unified)
+	return layout, err == nil
 }
 
 // detect is Detect on the two files' contents.
@@ -74,20 +129,26 @@ func detect(mountinfo, own string) (Layout, error) {
 			layout.hierarchies = append(layout.hierarchies, h)
 		}
 	}
+	err = layout.complete(unified)
+	return layout, err
+}
+
+// complete sets the mode and puts v2's hierarchy last.
+func (l *Layout) complete(unified *Hierarchy) error {
 	switch {
-	case len(layout.hierarchies) == 0 && unified == nil:
-		return Layout{}, fmt.Errorf("no cgroup file system is mounted")
-	case len(layout.hierarchies) == 0:
-		layout.Mode = V2
+	case len(l.hierarchies) == 0 && unified == nil:
+		return fmt.Errorf("no cgroup file system is mounted")
+	case len(l.hierarchies) == 0:
+		l.Mode = V2
 	case unified == nil:
-		layout.Mode = V1
+		l.Mode = V1
 	default:
-		layout.Mode = Hybrid
+		l.Mode = Hybrid
 	}
 	if unified != nil {
-		layout.hierarchies = append(layout.hierarchies, *unified)
+		l.hierarchies = append(l.hierarchies, *unified)
 	}
-	return layout, nil
+	return nil
 }
 
 // mount is a cgroup mount as mountinfo has it.
