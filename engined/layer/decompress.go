@@ -30,9 +30,9 @@ var magics = []struct {
 	{[]byte{0xfd, '7', 'z', 'X', 'Z', 0x00}, openXz},
 }
 
-// decompress recognizes the compression by its first bytes, as Docker does;
+// Decompress recognizes the compression by its first bytes, as Docker does;
 // anything else is taken as it is.
-func decompress(ctx context.Context, stream io.Reader) (io.ReadCloser, error) {
+func Decompress(ctx context.Context, stream io.Reader) (io.ReadCloser, error) {
 	buffered := bufio.NewReaderSize(stream, 1<<16)
 	start, err := buffered.Peek(6)
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -44,7 +44,7 @@ type tarStream struct {
 // goroutine; it waits for a Read of stream that is under way.
 func openTar(ctx context.Context, stream io.Reader) (*tarStream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	plain, err := decompress(ctx, stream)
+	plain, err := Decompress(ctx, stream)
 	if err != nil {
 		cancel()
 		return nil, err

@@ -1,0 +1,33 @@
+// Package image keeps images: their configurations, names, and who uses them.
+// It knows nothing of containers but the owners that hold an image, and leaves
+// files to package layer.
+//
+// An image's id is the sha256 of its configuration, byte for byte as it came.
+// The configuration lies in the image's row, not in a file of its own: it
+// appears and goes together with the names and the hold on the layers, in one
+// transaction, and no crash separates them. It is verified whenever it is read
+// from the database; what does not match its id is listed as damaged, and
+// answers with an error where it is needed, but never stops anything else.
+//
+//	images(id)                       config, when made, when tagged last
+//	├── chain ──> layers             its uppermost layer, held for "image/<id>"
+//	├── parent                       the image it was built on, here; may be gone
+//	├── image_names(name)            docker.io/library/busybox:latest, ...@sha256:...
+//	└── image_holds(owner, image)    "container/<id>"
+//
+//	<data root>/image/load-*/        a load's spooled archive; gone with the call
+//
+// The order of making: layers, each held for "work/<random>" as it appears;
+// then one transaction for row, names and hold; then the event; then the work's
+// hold goes. The order of removing: the row with all that hangs on it, then the
+// event, then the layers nobody needs.
+//
+// Archives come as `docker save` writes them (manifest.json) or as an OCI image
+// layout; ones from before Docker 1.10 (repositories, <id>/VERSION) are refused.
+//
+// Absent on purpose: registries (pull, push, search answer not-implemented in
+// the API), building, and rules about containers: who runs is told by the
+// caller of Remove.
+//
+// Start reading at store.go, then resolve.go; a file per verb.
+package image

@@ -1,0 +1,42 @@
+package image
+
+import (
+	"context"
+	"time"
+
+	apiimage "github.com/moby/moby/api/types/image"
+	"github.com/moby/moby/api/types/storage"
+)
+
+// Inspect returns what `docker image inspect` shows.
+func (s *Store) Inspect(ctx context.Context, ref string) (apiimage.InspectResponse, error) {
+	found, err := s.find(ctx, ref)
+	if err != nil {
+		return apiimage.InspectResponse{}, err
+	}
+	if found.damage != nil {
+		return apiimage.InspectResponse{}, found.damage
+	}
+	tags, digests := familiar(found.names)
+	c := found.config
+	response := apiimage.InspectResponse{
+		ID: found.id.String(), RepoTags: tags, RepoDigests: digests,
+		Comment: c.comment(), Author: c.Author, Config: &c.Config,
+		Architecture: c.Architecture, Variant: c.Variant, Os: c.OS, OsVersion: c.OSVersion,
+		Size:     found.size,
+		RootFS:   apiimage.RootFS{Type: c.RootFS.Type},
+		Metadata: apiimage.Metadata{LastTagTime: found.tagged},
+	}
+	if created := c.created(); !created.IsZero() {
+		response.Created = created.Format(time.RFC3339Nano)
+	}
+	for _, diff := range c.RootFS.DiffIDs {
+		response.RootFS.Layers = append(response.RootFS.Layers, diff.String())
+	}
+	data, err := s.layers.DescribeLayer(ctx, found.chain)
+	if err != nil {
+		return apiimage.InspectResponse{}, err
+	}
+	response.GraphDriver = &storage.DriverData{Name: s.layers.Name(), Data: data}
+	return response, nil
+}

@@ -1,0 +1,139 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// maxFiles bounds an archive's entries; an image has few for each layer.
+const maxFiles = 1 << 17
+
+// archive is an image archive on disk. The order of its files is not known
+// before its end (`docker save` writes the manifest last), so it is spooled.
+// Names inside are only keys of a map: they never become names on disk.
+type archive struct {
+	dir   string
+	files map[string]spooled
+	links map[string]string // old archives link to a layer they have already
+}
+
+// spooled is a file of the archive.
+type spooled struct {
+	path string
+	size int64
+}
+
+// spool reads the archive. The caller removes it.
+func spool(ctx context.Context, parent string, stream io.Reader) (a *archive, err error) {
+	var undo errdefs.Undo
+	defer undo.OnError(&err)
+	dir, err := os.MkdirTemp(parent, "load-")
+	if err != nil {
+		return nil, err
+	}
+	undo.Add("remove "+dir, func(context.Context) error { return os.RemoveAll(dir) })
+	plain, err := layer.Decompress(ctx, stream)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.Close()
+	a = &archive{dir: dir, files: map[string]spooled{}, links: map[string]string{}}
+	reader := tar.NewReader(plain)
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			failpoint("archive-spooled")
+			return a, nil
+		}
+		if err != nil {
+			return nil, errdefs.InvalidArgument.Errorf("%w", err)
+		}
+		if err := a.add(header, reader); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (a *archive) add(header *tar.Header, data io.Reader) error {
+	if len(a.files)+len(a.links) >= maxFiles {
+		return errdefs.InvalidArgument.Errorf("more than %d files", maxFiles)
+	}
+	name := path.Clean(strings.TrimLeft(header.Name, "/"))
+	switch header.Typeflag {
+	case tar.TypeReg:
+		return a.store(name, data)
+	case tar.TypeSymlink:
+		a.links[name] = path.Join(path.Dir(name), header.Linkname)
+	case tar.TypeLink:
+		a.links[name] = path.Clean(strings.TrimLeft(header.Linkname, "/"))
+	}
+	return nil // directories and the like hold nothing
+}
+
+func (a *archive) store(name string, data io.Reader) (err error) {
+	stored := filepath.Join(a.dir, strconv.Itoa(len(a.files)))
+	file, err := os.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	size, err := io.CopyBuffer(struct{ io.Writer }{file}, data, make([]byte, 256<<10))
+	if err != nil {
+		return fmt.Errorf("spooling %s: %w", name, err)
+	}
+	a.files[name] = spooled{stored, size}
+	return nil
+}
+
+func (a *archive) remove() { _ = os.RemoveAll(a.dir) } // what stays, the next start sweeps
+
+// find returns the file that a name means, through at most one link.
+func (a *archive) find(name string) (spooled, bool) {
+	name = path.Clean(name)
+	if to, linked := a.links[name]; linked {
+		name = to
+	}
+	file, found := a.files[name]
+	return file, found
+}
+
+func (a *archive) has(name string) bool {
+	_, found := a.find(name)
+	return found
+}
+
+func (a *archive) open(name string) (*os.File, int64, error) {
+	stored, found := a.find(name)
+	if !found {
+		return nil, 0, errdefs.InvalidArgument.Errorf("the archive has no file %q", name)
+	}
+	file, err := os.Open(stored.path)
+	return file, stored.size, err
+}
+
+// read reads a whole small file.
+func (a *archive) read(name string, limit int64) ([]byte, error) {
+	file, size, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if size > limit {
+		return nil, errdefs.InvalidArgument.Errorf("%s has %d bytes; at most %d are allowed", name, size, limit)
+	}
+	return io.ReadAll(file)
+}
