@@ -59,6 +59,8 @@ func (s *Supervisor) stream(ctx context.Context, request *api.EventsRequest, wan
 // firstFor returns the number after which the client wants to read.
 func (s *Supervisor) firstFor(request *api.EventsRequest) uint64 {
 	switch {
+	case request.Resume && request.AfterSeq > s.journal.last():
+		return 0 // another journal's number: as little held as 0 is
 	case request.Resume:
 		return request.AfterSeq
 	case request.Timestamp != nil || request.StoredOnly:
