@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -38,13 +40,13 @@ type CreateOptions struct {
 
 // Create makes a container whose process waits for Start.
 func Create(ctx context.Context, opts CreateOptions) (_ *Container, err error) {
-	l, err := newLaunch(opts, false)
+	l, err := newLaunch(opts, waiting)
 	if err != nil {
 		return nil, err
 	}
 	defer l.undo.OnError(&err)
 	defer l.close()
-	if err := l.bring(ctx, true); err != nil {
+	if err := l.bring(ctx); err != nil {
 		return nil, startError(err)
 	}
 	return l.container, nil
@@ -53,12 +55,14 @@ func Create(ctx context.Context, opts CreateOptions) (_ *Container, err error) {
 // DryRun returns the plan that Create would hand to the container's process.
 // It makes nothing; the cgroup's files are named as if it were there.
 func DryRun(opts CreateOptions) (string, error) {
-	l := &launch{opts: opts}
-	if err := l.readSpec(); err != nil {
+	l := &launch{opts: opts, mode: waiting, container: &Container{Root: opts.Root, ID: opts.ID}}
+	if err := l.readConfig(); err != nil {
 		return "", err
 	}
-	l.container = &Container{Root: opts.Root, ID: opts.ID}
-	l.number(true)
+	if err := l.decode(); err != nil {
+		return "", err
+	}
+	l.number(l.spec.Process.Terminal)
 	l.detectCgroups()
 	if err := l.compile(); err != nil {
 		return "", err
@@ -75,6 +79,7 @@ func startError(err error) error {
 // stack holds everything made so far; each error path runs it.
 type launch struct {
 	opts      CreateOptions
+	mode      mode
 	spec      *specs.Spec
 	config    []byte // config.json, verbatim
 	bundle    string // absolute
@@ -85,33 +90,57 @@ type launch struct {
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
 	child     *stage
-	fd        descriptors // numbers in the child
-	files     []int       // what the child inherits, by number
-	owned     []int       // ours, closed once the child has them
-	console   int         // attached terminal: our end of the console socket, else -1
+	born      func() error // waits for the clone under way; nil if there is none
+	early     early        // what the clone under way was made for
+	fd        descriptors  // numbers in the child
+	files     []int        // what the child inherits, by number
+	owned     []int        // ours, closed once the child has them
+	console   int          // attached terminal: our end of the console socket, else -1
 	undo      errdefs.Undo
 }
 
-// newLaunch reads the bundle and reserves the id.
-func newLaunch(opts CreateOptions, attached bool) (*launch, error) {
-	l := &launch{opts: opts, console: -1}
-	if err := l.readSpec(); err != nil {
+// newLaunch reserves the id and reads the bundle. If it can tell early enough
+// what is to be cloned, the clone is under way when it returns.
+func newLaunch(opts CreateOptions, mode mode) (*launch, error) {
+	l := &launch{opts: opts, mode: mode, console: -1}
+	if err := l.prepare(); err != nil {
+		err = errors.Join(err, l.undo.Run())
+		l.close()
 		return nil, err
 	}
-	if err := l.checkTerminal(attached); err != nil {
-		return nil, err
-	}
-	container, err := Reserve(opts.Root, opts.ID)
-	if err != nil {
-		return nil, err
-	}
-	l.undo.Add("remove the container's directory", func(context.Context) error { return os.RemoveAll(container.Dir()) })
-	l.container = container
 	return l, nil
 }
 
-// readSpec reads and validates the bundle.
-func (l *launch) readSpec() (err error) {
+func (l *launch) prepare() (err error) {
+	if err := l.readConfig(); err != nil {
+		return err
+	}
+	if l.container, err = Reserve(l.opts.Root, l.opts.ID); err != nil {
+		return err
+	}
+	directory := l.container.Dir()
+	l.undo.Add("remove the container's directory", func(context.Context) error { return os.RemoveAll(directory) })
+	l.detectCgroups()
+	if err := l.cloneEarly(); err != nil {
+		return err
+	}
+	if err := l.decode(); err != nil {
+		return err
+	}
+	return l.checkTerminal()
+}
+
+// mode is how the process is started.
+type mode int
+
+const (
+	waiting  mode = iota // create: it waits for start
+	detached             // run --detach
+	attached             // run
+)
+
+// readConfig reads the bundle's config.json.
+func (l *launch) readConfig() (err error) {
 	if l.bundle, err = filepath.Abs(l.opts.Bundle); err != nil {
 		return err
 	}
@@ -123,9 +152,14 @@ func (l *launch) readSpec() (err error) {
 	if err != nil {
 		return errdefs.InvalidArgument.Coded(errdefs.BundleInvalid, l.bundle, "%w", err)
 	}
+	return nil
+}
+
+// decode decodes and validates the config.
+func (l *launch) decode() error {
 	l.spec = new(specs.Spec)
 	if err := json.Unmarshal(l.config, l.spec); err != nil {
-		return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, specField(err), "parsing %s: %w", path, err)
+		return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, specField(err), "parsing %s: %w", filepath.Join(l.bundle, ConfigFile), err)
 	}
 	if err := validate(l.spec); err != nil {
 		return err
@@ -164,23 +198,20 @@ func (l *launch) findRoot() error {
 
 // checkTerminal: a terminal needs somebody to take it, and a socket to take
 // one needs a terminal. The texts are runc's.
-func (l *launch) checkTerminal(attached bool) error {
+func (l *launch) checkTerminal() error {
 	terminal, socket := l.spec.Process.Terminal, l.opts.ConsoleSocket != ""
 	switch {
-	case terminal && !attached && !socket:
+	case terminal && l.mode != attached && !socket:
 		return errdefs.InvalidArgument.Errorf("cannot allocate tty if ocirun will detach without setting console socket")
-	case socket && (attached || !terminal):
+	case socket && (l.mode == attached || !terminal):
 		return errdefs.InvalidArgument.Errorf("cannot use console socket if ocirun will not detach or allocate tty")
 	}
 	return nil
 }
 
-// bring starts the process: the clone goes on while the cgroup and the plan
-// are made. With fifo the process then waits for Start.
-func (l *launch) bring(ctx context.Context, fifo bool) (err error) {
-	if err := l.prepareFiles(fifo); err != nil {
-		return err
-	}
+// bring has the process started and follows it until it is ready, or gone on
+// to execve.
+func (l *launch) bring(ctx context.Context) error {
 	if err := l.cloneAndCompile(); err != nil {
 		return err
 	}
@@ -194,15 +225,16 @@ func (l *launch) bring(ctx context.Context, fifo bool) (err error) {
 	if err != nil {
 		return err
 	}
-	if fifo && !ready {
+	if l.mode == waiting && !ready {
 		return l.died()
 	}
-	if l.opts.PidFile != "" {
-		if err := writePidFile(l.opts.PidFile, l.child.pid); err != nil {
-			return err
-		}
-		l.undo.Add("remove the pid file", func(context.Context) error { return os.Remove(l.opts.PidFile) })
+	if l.opts.PidFile == "" {
+		return nil
 	}
+	if err := writePidFile(l.opts.PidFile, l.child.pid); err != nil {
+		return err
+	}
+	l.undo.Add("remove the pid file", func(context.Context) error { return os.Remove(l.opts.PidFile) })
 	return nil
 }
 
@@ -215,39 +247,34 @@ func (l *launch) died() error {
 }
 
 // prepareFiles makes what the child is to inherit.
-func (l *launch) prepareFiles(fifo bool) error {
-	var err error
-	l.number(fifo)
-	if fifo {
-		if err = l.makeFifo(); err != nil {
+func (l *launch) prepareFiles(terminal bool) error {
+	l.number(terminal)
+	if l.fd.fifo >= 0 {
+		if err := l.makeFifo(); err != nil {
 			return err
 		}
 	}
 	if l.fd.console >= 0 {
-		err = l.connectConsole()
+		return l.connectConsole()
 	}
-	return err
+	return nil
 }
 
 // number gives the child's descriptors their numbers: stdio, those that the
 // process is to have, then ours.
-func (l *launch) number(fifo bool) {
-	preserve := l.opts.PreserveFDs + listenFDs()
-	l.fd = descriptors{fifo: -1, console: -1, container: -1, firstFree: 3 + preserve}
+func (l *launch) number(terminal bool) {
+	l.fd = descriptors{fifo: -1, console: -1, container: -1, firstFree: 3 + l.opts.PreserveFDs + listenFDs()}
 	l.files = l.files[:0]
 	for fd := range l.fd.firstFree {
 		l.files = append(l.files, fd)
 	}
 	next := l.fd.firstFree
-	if fifo {
+	if l.mode == waiting {
 		l.fd.fifo = next
 		next++
 	}
-	if l.spec.Process.Terminal {
+	if terminal {
 		l.fd.console = next
-	}
-	if listenFDs() > 0 {
-		l.spec.Process.Env = append(l.spec.Process.Env, "LISTEN_FDS="+os.Getenv("LISTEN_FDS"), "LISTEN_PID=1")
 	}
 }
 
@@ -272,39 +299,77 @@ func (l *launch) makeFifo() error {
 	return nil
 }
 
-// cloneAndCompile overlaps the clone, which the kernel does, with our own
-// work. On v2 the cgroup must be there first, to be cloned into.
-func (l *launch) cloneAndCompile() error {
-	l.detectCgroups()
-	v2 := l.layout.Mode == cgroup.V2
-	if v2 {
-		if err := l.makeCgroup(); err != nil {
-			return err
-		}
+// cloneEarly starts the clone if config.json says enough at a glance. On v2
+// the cgroup must be there first, to be cloned into.
+func (l *launch) cloneEarly() error {
+	e, ok := readEarly(l.config)
+	if !ok || l.layout.Mode == cgroup.V2 {
+		return nil
 	}
-	b, closeBirth, err := l.birth()
-	if err != nil {
+	if err := l.prepareFiles(e.terminal && (l.mode == attached || l.opts.ConsoleSocket != "")); err != nil {
 		return err
 	}
-	defer closeBirth()
+	l.early = e
+	return l.clone(birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1, cgroupFD: -1}, func() {})
+}
+
+// clone starts the clone in the background; l.born waits for it.
+func (l *launch) clone(b birth, done func()) error {
 	born := make(chan error, 1)
 	go func() {
 		var err error
 		l.child, err = spawn(b)
+		done()
 		born <- err
 	}()
-	failed := l.work(!v2)
-	if err := <-born; err != nil {
+	l.born = sync.OnceValue(func() error { return <-born })
+	l.undo.Add("kill the container's process", func(context.Context) error {
+		if l.born() != nil {
+			return nil
+		}
+		return l.child.kill()
+	})
+	return nil
+}
+
+// cloneAndCompile overlaps the clone with our own work on cgroup and plan.
+func (l *launch) cloneAndCompile() error {
+	if l.born != nil && !l.early.agrees(l.spec) {
+		return errdefs.Internal.Errorf("config.json: expected each key of process and linux once and in its own case")
+	}
+	if l.born == nil {
+		if err := l.cloneLate(); err != nil {
+			return err
+		}
+	}
+	failed := l.work()
+	if err := l.born(); err != nil {
 		return errors.Join(err, failed)
 	}
-	// After this the order of undoing is: process, cgroup, directory.
-	l.undo.Add("kill the container's process", func(context.Context) error { return l.child.kill() })
 	return failed
 }
 
+// cloneLate starts the clone with all that the decoded spec says.
+func (l *launch) cloneLate() error {
+	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
+		return err
+	}
+	if l.layout.Mode == cgroup.V2 {
+		if err := l.makeCgroup(); err != nil {
+			return err
+		}
+	}
+	b, done, err := l.birth()
+	if err != nil {
+		done()
+		return err
+	}
+	return l.clone(b, done)
+}
+
 // work is what the parent does while the child is being cloned.
-func (l *launch) work(makeCgroup bool) error {
-	if makeCgroup {
+func (l *launch) work() error {
+	if l.cgroup == nil {
 		if err := l.makeCgroup(); err != nil {
 			return err
 		}
@@ -348,18 +413,14 @@ func (l *launch) birth() (birth, func(), error) {
 			unix.Close(fd)
 		}
 	}
-	for _, ns := range l.spec.Linux.Namespaces {
-		if ns.Path == "" && ns.Type != specs.CgroupNamespace { // that one is made inside the cgroup
-			b.cloneFlags |= uintptr(cloneFlags[ns.Type])
+	b.cloneFlags = newNamespaces(l.spec.Linux.Namespaces)
+	if ns := namespace(l.spec, specs.PIDNamespace); ns != nil && ns.Path != "" {
+		fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return b, closeAll, fmt.Errorf("joining pid namespace %q: %w", ns.Path, err)
 		}
-		if ns.Path != "" && ns.Type == specs.PIDNamespace {
-			fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return b, closeAll, fmt.Errorf("joining pid namespace %q: %w", ns.Path, err)
-			}
-			b.pidFD = fd
-			open = append(open, fd)
-		}
+		b.pidFD = fd
+		open = append(open, fd)
 	}
 	if l.layout.Mode == cgroup.V2 {
 		fd, err := unix.Open(l.cgroup.Dir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -371,6 +432,18 @@ func (l *launch) birth() (birth, func(), error) {
 	}
 	b.uids, b.gids = idMaps(l.spec.Linux.UIDMappings), idMaps(l.spec.Linux.GIDMappings)
 	return b, closeAll, nil
+}
+
+// newNamespaces are the flags of those that clone makes. The cgroup namespace
+// is not among them: it is made inside the cgroup.
+func newNamespaces(list []specs.LinuxNamespace) uintptr {
+	var flags uintptr
+	for _, ns := range list {
+		if ns.Path == "" && ns.Type != specs.CgroupNamespace {
+			flags |= uintptr(cloneFlags[ns.Type])
+		}
+	}
+	return flags
 }
 
 func idMaps(list []specs.LinuxIDMapping) []syscall.SysProcIDMap {
@@ -392,6 +465,9 @@ func (l *launch) compile() error {
 	}
 	if l.cgroup != nil {
 		f.root.Cgroup, f.joinFiles = l.cgroup.Location(), l.cgroup.JoinFiles()
+	}
+	if n := listenFDs(); n > 0 {
+		l.spec.Process.Env = append(l.spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
 	}
 	var err error
 	if f.available, err = ownCapabilities(); err != nil {

@@ -42,26 +42,27 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 		return 0, err
 	}
 	defer unix.Close(init)
+	mode := attached
+	if opts.Detach {
+		mode = detached
+	}
 	l := &launch{
+		mode: mode,
 		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs},
 		spec: &specs.Spec{Process: opts.Process, Linux: spec.Linux}, container: c, console: -1,
 	}
-	if err := l.checkTerminal(!opts.Detach); err != nil {
+	if err := l.checkTerminal(); err != nil {
 		return 0, err
 	}
 	defer l.undo.OnError(&err)
 	defer l.close()
-	var signals chan os.Signal
-	if !opts.Detach {
-		signals = make(chan os.Signal, 64)
-		signal.Notify(signals)
-		defer signal.Stop(signals)
+	if mode == detached {
+		return 0, l.join(init)
 	}
+	signals := catchSignals()
+	defer signal.Stop(signals)
 	if err := l.join(init); err != nil {
-		return 0, startError(err)
-	}
-	if opts.Detach {
-		return 0, nil
+		return 0, err
 	}
 	return l.child.attend(l.console, signals)
 }
@@ -80,9 +81,21 @@ func (c *Container) checkExec(ignorePaused bool) error {
 	return nil
 }
 
-// join is bring's counterpart for exec.
+// join is start's counterpart for exec.
 func (l *launch) join(init int) error {
-	if err := l.prepareFiles(false); err != nil {
+	if err := l.spawnInside(init); err != nil {
+		return startError(err)
+	}
+	if l.opts.PidFile == "" {
+		return nil
+	}
+	return writePidFile(l.opts.PidFile, l.child.pid)
+}
+
+// spawnInside has the process born in the container's pid namespace and
+// cgroup, and follows it to execve.
+func (l *launch) spawnInside(init int) error {
+	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
 		return err
 	}
 	l.fd.container = len(l.files)
@@ -111,13 +124,8 @@ func (l *launch) join(init int) error {
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
-	if _, err := l.child.follow(func(uint64) error { return nil }); err != nil {
-		return err
-	}
-	if l.opts.PidFile == "" {
-		return nil
-	}
-	return writePidFile(l.opts.PidFile, l.child.pid)
+	_, err = l.child.follow(func(uint64) error { return nil })
+	return err
 }
 
 // compileJoin makes exec's plan. The filter is the one that create compiled.

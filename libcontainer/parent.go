@@ -124,6 +124,11 @@ func (s *stage) start(b birth, self, socket int) error {
 	}
 	marker := nsenter.Marker + strconv.Itoa(len(files)) + "," + strconv.Itoa(len(files)+1)
 	files = append(files, uintptr(socket), uintptr(s.memory))
+	self, err := outOfTheWay(self, files)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(self)
 	attr := &syscall.ProcAttr{Env: []string{marker}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: b.cloneFlags}}
 	if b.cgroupFD >= 0 {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, b.cgroupFD
@@ -152,6 +157,17 @@ func (s *stage) start(b birth, self, socket int) error {
 		done <- fork()
 	}()
 	return <-done
+}
+
+// outOfTheWay duplicates fd to a number that ForkExec does not use in the
+// child while it moves files to theirs: it takes numbers from the highest of
+// them upwards, at most one for each and one more.
+func outOfTheWay(fd int, files []uintptr) (int, error) {
+	highest := len(files)
+	for _, file := range files {
+		highest = max(highest, int(file))
+	}
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, highest+len(files)+4)
 }
 
 // begin hands the plan over.

@@ -25,32 +25,28 @@ type RunOptions struct {
 // Run creates and starts a container in one go, without exec.fifo. Attached,
 // it waits for the process, deletes the container and returns the status.
 func Run(ctx context.Context, opts RunOptions) (status int, err error) {
-	attached := !opts.Detach
-	l, err := newLaunch(opts.CreateOptions, attached)
+	mode := attached
+	if opts.Detach {
+		mode = detached
+	}
+	l, err := newLaunch(opts.CreateOptions, mode)
 	if err != nil {
 		return 0, err
 	}
 	defer l.undo.OnError(&err)
 	defer l.close()
-	if attached && !opts.NoSubreaper {
+	if mode == detached {
+		return 0, l.start(ctx)
+	}
+	if !opts.NoSubreaper {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return 0, fmt.Errorf("becoming the subreaper: %w", err)
 		}
 	}
-	var signals chan os.Signal
-	if attached { // before the process is there: none may be lost
-		signals = make(chan os.Signal, 64)
-		signal.Notify(signals)
-		defer signal.Stop(signals)
-	}
-	if err := l.bring(ctx, false); err != nil {
-		return 0, startError(err)
-	}
-	if err := l.container.poststart(ctx, l.spec); err != nil {
+	signals := catchSignals()
+	defer signal.Stop(signals)
+	if err := l.start(ctx); err != nil {
 		return 0, err
-	}
-	if !attached {
-		return 0, nil
 	}
 	status, err = l.child.attend(l.console, signals)
 	if err != nil || opts.Keep {
@@ -60,9 +56,26 @@ func Run(ctx context.Context, opts RunOptions) (status int, err error) {
 	return status, l.remove(ctx)
 }
 
+// start brings the process to execve.
+func (l *launch) start(ctx context.Context) error {
+	if err := l.bring(ctx); err != nil {
+		return startError(err)
+	}
+	return l.container.poststart(ctx, l.spec)
+}
+
+// catchSignals takes over those that would end us before the process is there;
+// attend takes the others, which costs more (0.8 ms for all 65).
+func catchSignals() chan os.Signal {
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
+	return signals
+}
+
 // attend stays with an attached process to its end: passes signals on, keeps
 // its terminal, reaps whatever it leaves to us.
-func (s *stage) attend(console int, signals <-chan os.Signal) (status int, err error) {
+func (s *stage) attend(console int, signals chan os.Signal) (status int, err error) {
+	signal.Notify(signals)
 	var terminal *relay
 	if console >= 0 {
 		master, err := receiveMaster(console)
