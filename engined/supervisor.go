@@ -64,13 +64,18 @@ func ownSupervisor(ctx context.Context, c *Config, runtime string, log *slog.Log
 		start = append(start, "--debug")
 	}
 	k := &keeper{socket: socket, start: start, log: log}
+	return k, k.begin(ctx)
+}
+
+// begin finds or starts the supervisor and watches it from then on.
+func (k *keeper) begin(ctx context.Context) (err error) {
 	if k.current, err = k.findOrStart(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	watch, cancel := context.WithCancel(context.Background())
 	k.unwatch = cancel
 	k.watching.Go(func() { k.keep(watch) })
-	return k, nil
+	return nil
 }
 
 func (k *keeper) address() string { return "unix://" + k.socket }
@@ -86,7 +91,7 @@ func (k *keeper) findOrStart(ctx context.Context) (*process, error) {
 		return nil, fmt.Errorf("starting the supervisor: %w", err)
 	}
 	if err := k.await(ctx, started); err != nil {
-		return nil, err
+		return nil, errors.Join(err, started.abandon())
 	}
 	k.log.Info("started the supervisor", "pid", started.pid, "socket", k.socket)
 	return started, nil
@@ -280,6 +285,16 @@ func (p *process) signal(signal unix.Signal) error {
 	var failed error
 	err = raw.Control(func(fd uintptr) { failed = unix.PidfdSendSignal(int(fd), signal, nil, 0) })
 	return errors.Join(err, failed)
+}
+
+// abandon ends a supervisor that does not answer. What it has begun to look
+// after is in its state directory.
+func (p *process) abandon() error {
+	defer p.pidfd.Close()
+	if err := p.signal(unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("ending a supervisor that does not answer, pid %d: %w", p.pid, err)
+	}
+	return nil
 }
 
 // findBinary finds another of our binaries: beside this one, else in PATH.
