@@ -48,6 +48,12 @@ func host() facts {
 	}
 }
 
+// CgroupV2 says whether the host has the unified hierarchy alone.
+func CgroupV2() bool { return readCgroup("/sys/fs/cgroup").version == "2" }
+
+// AppArmor says whether the kernel enforces AppArmor.
+func AppArmor() bool { return host().apparmor }
+
 // readText returns a small file's content, or nothing.
 func readText(path string) string {
 	content, err := os.ReadFile(path)
