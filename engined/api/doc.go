@@ -10,7 +10,7 @@
 //	recover      a panic is a 500 and a stack in the log
 //	version      /v1.N/ is parsed, checked against the limits and cut off the path
 //	headers      Server, Api-Version, Ostype, Docker-Experimental
-//	log          debug: Calling GET /v1.41/containers/json; info for what is odd in the client
+//	log          debug: Calling GET /v1.41/containers/json, with the client's name
 //	route        the handler's error becomes a status and a JSON body (errors.go)
 //
 // Handlers are methods of [Server] in the file of their noun. They return an
