@@ -127,7 +127,7 @@ func (l *launch) prepare() (err error) {
 	if err := l.decode(); err != nil {
 		return err
 	}
-	return l.checkTerminal()
+	return l.checkTerminal(l.spec.Process.Terminal)
 }
 
 // mode is how the process is started.
@@ -198,8 +198,8 @@ func (l *launch) findRoot() error {
 
 // checkTerminal: a terminal needs somebody to take it, and a socket to take
 // one needs a terminal. The texts are runc's.
-func (l *launch) checkTerminal() error {
-	terminal, socket := l.spec.Process.Terminal, l.opts.ConsoleSocket != ""
+func (l *launch) checkTerminal(terminal bool) error {
+	socket := l.opts.ConsoleSocket != ""
 	switch {
 	case terminal && l.mode != attached && !socket:
 		return errdefs.InvalidArgument.Errorf("cannot allocate tty if ocirun will detach without setting console socket")
@@ -310,11 +310,12 @@ func (l *launch) cloneEarly() error {
 		return err
 	}
 	l.early = e
-	return l.clone(birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1, cgroupFD: -1}, func() {})
+	l.clone(birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1, cgroupFD: -1}, func() {})
+	return nil
 }
 
 // clone starts the clone in the background; l.born waits for it.
-func (l *launch) clone(b birth, done func()) error {
+func (l *launch) clone(b birth, done func()) {
 	born := make(chan error, 1)
 	go func() {
 		var err error
@@ -329,7 +330,6 @@ func (l *launch) clone(b birth, done func()) error {
 		}
 		return l.child.kill()
 	})
-	return nil
 }
 
 // cloneAndCompile overlaps the clone with our own work on cgroup and plan.
@@ -364,7 +364,8 @@ func (l *launch) cloneLate() error {
 		done()
 		return err
 	}
-	return l.clone(b, done)
+	l.clone(b, done)
+	return nil
 }
 
 // work is what the parent does while the child is being cloned.
@@ -374,17 +375,27 @@ func (l *launch) work() error {
 			return err
 		}
 	}
-	if profile := l.spec.Linux.Seccomp; profile != nil {
-		filter, err := seccomp.Compile(profile)
-		if err != nil {
-			return fmt.Errorf("compiling the seccomp filter: %w", err)
-		}
-		if filter.Notify {
-			return unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
-		}
-		l.filter = &filter
+	if err := l.compileFilter(); err != nil {
+		return err
 	}
 	return l.compile()
+}
+
+// compileFilter compiles the seccomp profile, if there is one.
+func (l *launch) compileFilter() error {
+	profile := l.spec.Linux.Seccomp
+	if profile == nil {
+		return nil
+	}
+	filter, err := seccomp.Compile(profile)
+	if err != nil {
+		return fmt.Errorf("compiling the seccomp filter: %w", err)
+	}
+	if filter.Notify {
+		return unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
+	}
+	l.filter = &filter
+	return nil
 }
 
 // makeCgroup makes the cgroup and sets its limits.
@@ -506,11 +517,6 @@ func (l *launch) record() error {
 	if err := os.WriteFile(filepath.Join(l.container.Dir(), ConfigFile), l.config, 0o600); err != nil {
 		return fmt.Errorf("keeping the spec: %w", err)
 	}
-	if l.filter != nil {
-		if err := os.WriteFile(filepath.Join(l.container.Dir(), SeccompFile), l.filter.Program, 0o600); err != nil {
-			return fmt.Errorf("keeping the seccomp filter: %w", err)
-		}
-	}
 	return l.container.Save()
 }
 
@@ -546,6 +552,9 @@ func namespacesOf(spec *specs.Spec) uint64 {
 
 // close drops descriptors. The process lives on its own.
 func (l *launch) close() {
+	if l.born != nil {
+		l.born() //nolint:errcheck // it has been handled, or its error joined
+	}
 	for _, fd := range l.owned {
 		unix.Close(fd)
 	}

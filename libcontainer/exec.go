@@ -3,23 +3,24 @@ package libcontainer
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/signal"
-	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/engined/engined/libcontainer/seccomp"
 	"github.com/engined/engined/proto/errdefs"
 )
 
 // ExecOptions say how a further process is started in a container.
 type ExecOptions struct {
-	Process       *specs.Process
+	// Process makes the process out of the container's spec, which is read
+	// while the clone is under way.
+	Process       func(*specs.Spec) (*specs.Process, error)
+	Terminal      bool // what the process will say of its terminal
 	ConsoleSocket string
 	PidFile       string
 	PreserveFDs   int
+	NoNewKeyring  bool
 	Detach        bool
 	IgnorePaused  bool
 }
@@ -27,14 +28,7 @@ type ExecOptions struct {
 // Exec starts a process in a running container. Attached, it waits for it and
 // returns its status.
 func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err error) {
-	if err := validateProcess(opts.Process, "process"); err != nil {
-		return 0, err
-	}
 	if err := c.checkExec(opts.IgnorePaused); err != nil {
-		return 0, err
-	}
-	spec, err := c.Spec()
-	if err != nil {
 		return 0, err
 	}
 	init, err := c.pidfd()
@@ -42,26 +36,24 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 		return 0, err
 	}
 	defer unix.Close(init)
-	mode := attached
-	if opts.Detach {
-		mode = detached
-	}
 	l := &launch{
-		mode: mode,
-		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs},
-		spec: &specs.Spec{Process: opts.Process, Linux: spec.Linux}, container: c, console: -1,
+		mode: attached, container: c, console: -1,
+		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs, NoNewKeyring: opts.NoNewKeyring},
 	}
-	if err := l.checkTerminal(); err != nil {
-		return 0, err
+	if opts.Detach {
+		l.mode = detached
 	}
 	defer l.undo.OnError(&err)
 	defer l.close()
-	if mode == detached {
-		return 0, l.join(init)
+	if err := l.checkTerminal(opts.Terminal); err != nil {
+		return 0, err
+	}
+	if l.mode == detached {
+		return 0, l.join(init, &opts)
 	}
 	signals := catchSignals()
 	defer signal.Stop(signals)
-	if err := l.join(init); err != nil {
+	if err := l.join(init, &opts); err != nil {
 		return 0, err
 	}
 	return l.child.attend(l.console, signals)
@@ -82,8 +74,14 @@ func (c *Container) checkExec(ignorePaused bool) error {
 }
 
 // join is start's counterpart for exec.
-func (l *launch) join(init int) error {
-	if err := l.spawnInside(init); err != nil {
+func (l *launch) join(init int, opts *ExecOptions) error {
+	if err := l.spawnInside(init, opts.Terminal); err != nil {
+		return startError(err)
+	}
+	if err := l.readProcess(opts); err != nil {
+		return err
+	}
+	if err := l.followInside(); err != nil {
 		return startError(err)
 	}
 	if l.opts.PidFile == "" {
@@ -92,52 +90,48 @@ func (l *launch) join(init int) error {
 	return writePidFile(l.opts.PidFile, l.child.pid)
 }
 
-// spawnInside has the process born in the container's pid namespace and
-// cgroup, and follows it to execve.
-func (l *launch) spawnInside(init int) error {
-	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
+// spawnInside starts the clone, into the container's pid namespace and cgroup.
+func (l *launch) spawnInside(init int, terminal bool) error {
+	if err := l.prepareFiles(terminal); err != nil {
 		return err
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	if err := l.compileJoin(); err != nil {
-		return err
+	b := birth{files: l.files, pidFD: init, cgroupFD: -1}
+	directory := l.container.cgroup().Dir()
+	if directory == "" {
+		l.clone(b, func() {})
+		return nil
 	}
-	b := birth{files: l.files, pidFD: -1, cgroupFD: -1}
-	if namespacesOf(l.spec)&unix.CLONE_NEWPID != 0 {
-		b.pidFD = init
+	fd, err := unix.Open(directory, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening the cgroup: %w", err)
 	}
-	cg := l.container.cgroup()
-	if dir := cg.Dir(); dir != "" {
-		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("opening the cgroup: %w", err)
-		}
-		defer unix.Close(fd)
-		b.cgroupFD = fd
-	}
-	var err error
-	if l.child, err = spawn(b); err != nil {
-		return err
-	}
-	l.undo.Add("kill the new process", func(context.Context) error { return l.child.kill() })
-	if err := l.child.begin(l.plan); err != nil {
-		return err
-	}
-	_, err = l.child.follow(func(uint64) error { return nil })
-	return err
+	b.cgroupFD = fd
+	l.clone(b, func() { unix.Close(fd) })
+	return nil
 }
 
-// compileJoin makes exec's plan. The filter is the one that create compiled.
-func (l *launch) compileJoin() error {
-	f := facts{id: l.container.ID, fd: l.fd, keyring: true, joinFiles: l.container.cgroup().JoinFiles()}
-	if l.spec.Linux.Seccomp != nil {
-		program, err := os.ReadFile(filepath.Join(l.container.Dir(), SeccompFile))
-		if err != nil {
-			return fmt.Errorf("reading the container's seccomp filter: %w", err)
-		}
-		f.filter = &seccomp.Filter{Program: program}
+// readProcess reads the container's spec and makes the process out of it.
+func (l *launch) readProcess(opts *ExecOptions) error {
+	spec, err := l.container.Spec()
+	if err != nil {
+		return err
 	}
+	process, err := opts.Process(spec)
+	if err != nil {
+		return err
+	}
+	if err := validateProcess(process, "process"); err != nil {
+		return err
+	}
+	l.spec = &specs.Spec{Process: process, Linux: spec.Linux}
+	return l.compileFilter()
+}
+
+// followInside gives the child its plan and follows it to execve.
+func (l *launch) followInside() error {
+	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: l.container.cgroup().JoinFiles()}
 	var err error
 	if f.available, err = ownCapabilities(); err != nil {
 		return err
@@ -145,6 +139,15 @@ func (l *launch) compileJoin() error {
 	if f.apparmor, err = apparmorFor(l.spec.Process); err != nil {
 		return err
 	}
-	l.plan, err = compileExec(l.spec.Process, namespacesOf(l.spec)&^unix.CLONE_NEWPID, &f)
+	if l.plan, err = compileExec(l.spec.Process, namespacesOf(l.spec)&^unix.CLONE_NEWPID, &f); err != nil {
+		return err
+	}
+	if err := l.born(); err != nil {
+		return err
+	}
+	if err := l.child.begin(l.plan); err != nil {
+		return err
+	}
+	_, err = l.child.follow(func(uint64) error { return nil })
 	return err
 }

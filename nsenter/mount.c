@@ -99,7 +99,7 @@ int op_mount(struct stage *s, const struct plan_op *op)
 
 	/* runc gives a tmpfs the mode of the directory that it hides. */
 	if ((op->flags & FLAG_KEEP_MODE) && !s->target_made && fstat(s->slots[SLOT_TARGET], &st) == 0) {
-		int n = snprintf(with_mode, sizeof(with_mode), "mode=%04o,%s", st.st_mode & 07777, data);
+		int n = snprintf(with_mode, sizeof(with_mode), "mode=%04o%s%s", st.st_mode & 07777, *data ? "," : "", data);
 		if (n >= (int)sizeof(with_mode))
 			return fail(s, WHERE_OP, ENAMETOOLONG);
 		data = with_mode;
@@ -228,7 +228,8 @@ static int mask_directory(struct stage *s, int target)
 	if (context < 0 && errno == ENOSYS)
 		return mount("tmpfs", fd_path(target).text, "tmpfs", MS_RDONLY, NULL);
 	int tree = -1;
-	if (context >= 0 && fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) == 0 &&
+	if (context >= 0 && fsconfig(context, FSCONFIG_SET_STRING, "source", "tmpfs", 0) == 0 &&
+	    fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) == 0 &&
 	    fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
 		tree = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
 	close_fd(context);

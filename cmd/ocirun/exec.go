@@ -78,38 +78,37 @@ func (e *execFlags) run(c *call) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	process, err := e.processFor(container, c.args[1:])
-	if err != nil {
-		return 0, err
-	}
-	return libcontainer.Exec(context.Background(), container, libcontainer.ExecOptions{
-		Process: process, ConsoleSocket: *e.consoleSocket, PidFile: *e.pidFile,
+	opts := libcontainer.ExecOptions{
+		Terminal: *e.tty, ConsoleSocket: *e.consoleSocket, PidFile: *e.pidFile,
 		PreserveFDs: *e.preserveFDs, Detach: *e.detach, IgnorePaused: *e.ignorePaused,
-	})
+		Process: func(spec *specs.Spec) (*specs.Process, error) {
+			spec.Process.Args = c.args[1:]
+			spec.Process.Terminal = *e.tty
+			return spec.Process, e.change(spec.Process)
+		},
+	}
+	if *e.process != "" {
+		process, err := readProcess(*e.process)
+		if err != nil {
+			return 0, err
+		}
+		opts.Terminal = process.Terminal
+		opts.Process = func(*specs.Spec) (*specs.Process, error) { return process, nil }
+	}
+	return libcontainer.Exec(context.Background(), container, opts)
 }
 
-// processFor is --process, or the container's own process with what the
-// options change.
-func (e *execFlags) processFor(container *libcontainer.Container, args []string) (*specs.Process, error) {
-	if *e.process != "" {
-		data, err := os.ReadFile(*e.process)
-		if err != nil {
-			return nil, err
-		}
-		process := new(specs.Process)
-		if err := json.Unmarshal(data, process); err != nil {
-			return nil, errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, "process", "parsing %s: %w", *e.process, err)
-		}
-		return process, nil
-	}
-	spec, err := container.Spec()
+// readProcess reads the file of --process.
+func readProcess(path string) (*specs.Process, error) {
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	process := spec.Process
-	process.Args = args
-	process.Terminal = *e.tty
-	return process, e.change(process)
+	process := new(specs.Process)
+	if err := json.Unmarshal(data, process); err != nil {
+		return nil, errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, "process", "parsing %s: %w", path, err)
+	}
+	return process, nil
 }
 
 // change applies the options to the container's process.

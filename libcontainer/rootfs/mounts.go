@@ -171,7 +171,7 @@ func (b *builder) cgroupV1(destination string, m *specs.Mount, o *options) {
 	why := fmt.Sprintf("error mounting %q to rootfs at %q", "cgroup", destination)
 	b.target(destination, "tmpfs", nsenter.TargetDirectory, why)
 	restrict := uint64(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
-	b.add(nsenter.Op{Code: nsenter.Mount, Text: text("tmpfs", "tmpfs", "mode=755"), Num: num(restrict), Why: why})
+	b.add(nsenter.Op{Code: nsenter.Mount, Text: text("tmpfs", "tmpfs"), Num: num(restrict), Flags: nsenter.KeepMode, Why: why})
 	for _, h := range b.host.Cgroups.Hierarchies() {
 		if h.Name == "" { // the empty v2 hierarchy of a hybrid host
 			continue
