@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -29,16 +28,24 @@ type Daemon struct {
 	err    error         // how it ended; read after exited
 }
 
-// start runs a binary in a session of its own, output appended to log.
-func start(name, log string, argv []string, env ...string) (*Daemon, error) {
+// start runs a binary in a session of its own, output appended to log, and
+// returns when it says READY=1 as sd_notify(3) has it.
+func start(name, log string, argv []string) (*Daemon, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
+	notify := log + ".sock"
+	_ = os.Remove(notify) // of the start before
+	said, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify})
+	if err != nil {
+		return nil, err
+	}
+	defer said.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = file, file
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -47,26 +54,30 @@ func start(name, log string, argv []string, env ...string) (*Daemon, error) {
 	go func() { // ends with the process; Kill and Stop wait for it
 		d.err = cmd.Wait()
 		close(d.exited)
+		_ = said.SetReadDeadline(time.Now()) // nobody will say anything
 	}()
+	if err := d.awaitReady(said); err != nil {
+		d.Kill()
+		return nil, err
+	}
 	return d, nil
 }
 
-// listening waits until something accepts at the socket, and fails at once if
-// the daemon ends before.
-func (d *Daemon) listening(socket string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
+func (d *Daemon) awaitReady(said *net.UnixConn) error {
+	if err := said.SetReadDeadline(time.Now().Add(startTimeout)); err != nil {
+		return err
+	}
+	message := make([]byte, 4096)
 	for {
-		conn, err := net.Dial("unix", socket)
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-d.exited:
+		n, err := said.Read(message)
+		if !d.Running() {
 			return fmt.Errorf("%s ended at its start: %w\n%s", d.Name, d.err, d.tail())
-		case <-ctx.Done():
-			return fmt.Errorf("%s: no answer at %s: %w\n%s", d.Name, socket, err, d.tail())
-		case <-time.After(2 * time.Millisecond): // nothing else tells that a stranger's socket is there
+		}
+		if err != nil {
+			return fmt.Errorf("%s does not get ready: %w\n%s", d.Name, err, d.tail())
+		}
+		if strings.Contains(string(message[:n]), "READY=1") {
+			return nil
 		}
 	}
 }

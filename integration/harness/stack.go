@@ -140,7 +140,7 @@ func (s *Stack) StartSupervisor() {
 	}
 	argv := append([]string{Binary("supervisor"), "--listen", s.SupervisorAddress(), "--state-dir", s.StateDir(),
 		"--shim", Binary("shim"), "--runtime", Binary("ocirun")}, s.options.Supervisor...)
-	s.Supervisor = s.start("supervisor", filepath.Join(s.Dir, "s.sock"), argv)
+	s.Supervisor = s.start("supervisor", argv)
 }
 
 // StartEngined starts engined and waits until it answers.
@@ -154,18 +154,14 @@ func (s *Stack) StartEngined() {
 	if !s.options.OwnSupervisor {
 		argv = append(argv, "--supervisor", s.SupervisorAddress())
 	}
-	s.Engined = s.start("engined", s.Socket, append(argv, s.options.Engined...))
+	s.Engined = s.start("engined", append(argv, s.options.Engined...))
 	s.Ping()
 }
 
-func (s *Stack) start(name, socket string, argv []string) *Daemon {
+func (s *Stack) start(name string, argv []string) *Daemon {
 	s.t.Helper()
 	daemon, err := start(name, filepath.Join(s.Dir, name+".log"), argv)
 	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := daemon.listening(socket); err != nil {
-		daemon.Kill()
 		s.t.Fatal(err)
 	}
 	return daemon

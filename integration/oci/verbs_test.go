@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/engined/engined/integration/bundle"
-	"github.com/engined/engined/integration/leftovers"
 )
 
 func deadline() time.Time { return time.Now().Add(10 * time.Second) }
@@ -46,7 +45,7 @@ type took struct {
 
 func walk(t *testing.T, runtime bundle.Runtime, dir string) []took {
 	t.Helper()
-	id := leftovers.Prefix + runtime.Name + "-verbs"
+	id := filepath.Base(filepath.Dir(dir)) + "-" + runtime.Name // the directory's name is new each time
 	spec := bundle.Plain(id)
 	spec.Process.Args = []string{"/bin/sleep", "1000"}
 	spec.Annotations = map[string]string{"org.example.note": "kept"}
@@ -55,18 +54,25 @@ func walk(t *testing.T, runtime bundle.Runtime, dir string) []took {
 	}
 	t.Cleanup(func() { _, _ = runtime.Call(dir, "delete", "--force", id) })
 	var steps []took
+	last := ""
 	call := func(args ...string) string {
 		t.Helper()
 		out, err := callDetached(runtime, dir, args...)
 		if err != nil {
 			t.Fatalf("%s %v: %v", runtime.Name, args, err)
 		}
+		last = out.Stdout
 		steps = append(steps, took{step: strings.ReplaceAll(strings.Join(args, " "), id, "ID"), status: out.Status})
 		return out.Stdout
 	}
 	state := func() {
 		t.Helper()
-		steps[len(steps)-1].shows = stateOf(t, call("state", id), id, dir)
+		said, before := last, steps[len(steps)-1].step
+		text := call("state", id)
+		if steps[len(steps)-1].status != 0 {
+			t.Fatalf("%s: no state after %s (%q): %s", runtime.Name, before, said, text)
+		}
+		steps[len(steps)-1].shows = stateOf(t, text, id, dir)
 	}
 	call("state", id) // none yet
 	call("create", "--pid-file", "pid", id)
@@ -99,7 +105,7 @@ func stateOf(t *testing.T, text, id, dir string) string {
 	t.Helper()
 	var state specs.State
 	if err := json.Unmarshal([]byte(text), &state); err != nil {
-		t.Fatalf("state: %v: %s", err, text)
+		t.Fatalf("state of %s: %v: %s", id, err, text)
 	}
 	if state.ID != id || state.Bundle != dir {
 		t.Errorf("state of %s in %s says %s in %s", id, dir, state.ID, state.Bundle)
