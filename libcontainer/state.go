@@ -49,11 +49,6 @@ func DefaultRoot() string {
 	return "/run/ocirun"
 }
 
-// SeccompCache is the directory below root that keeps compiled filters.
-func SeccompCache(root string) string { return filepath.Join(root, seccompCache) }
-
-const seccompCache = ".seccomp"
-
 // Dir returns the container's directory.
 func (c *Container) Dir() string { return filepath.Join(c.Root, c.ID) }
 
@@ -128,9 +123,9 @@ func replaceFile(path string, data []byte) error {
 	return os.Rename(temporary, path)
 }
 
-// validateID accepts runc's alphabet. Names of the root's own files are taken.
+// validateID accepts runc's alphabet.
 func validateID(id string) error {
-	valid := id != "" && id != "." && id != ".." && id != seccompCache
+	valid := id != "" && id != "." && id != ".."
 	for i := 0; i < len(id) && valid; i++ {
 		c := id[i]
 		switch {

@@ -1,10 +1,25 @@
 package main
 
-import "github.com/engined/engined/proto/errdefs"
+import (
+	"context"
+
+	"github.com/engined/engined/libcontainer"
+)
 
 var deleteCommand = command{
-	name: "delete", args: "<container-id>", min: 1, max: -1,
-	bind: func(*flags) action {
-		return func(c *call) error { return errdefs.NotImplemented.Errorf("delete: being written") }
+	name: "delete", args: "<container-id>", min: 1, max: 1,
+	usage: "delete any resources held by the container often used with detached container",
+	description: `Where "<container-id>" is the name for the instance of the container.
+
+For example, if the container id is "ubuntu01" and ocirun list currently shows the
+status of "ubuntu01" as "stopped" the following will delete resources held for
+"ubuntu01" removing "ubuntu01" from the ocirun list of containers:
+
+       # ocirun delete ubuntu01`,
+	bind: func(f *flags) action {
+		force := f.flag("force", "f", false, "Forcibly deletes the container if it is still running (uses SIGKILL)")
+		return func(c *call) error {
+			return libcontainer.Delete(context.Background(), c.root, c.args[0], *force)
+		}
 	},
 }

@@ -1,10 +1,171 @@
 package main
 
-import "github.com/engined/engined/proto/errdefs"
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/engined/engined/libcontainer"
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
+)
 
 var eventsCommand = command{
-	name: "events", args: "<container-id>", min: 1, max: -1,
-	bind: func(*flags) action {
-		return func(c *call) error { return errdefs.NotImplemented.Errorf("events: being written") }
+	name: "events", args: "<container-id>", min: 1, max: 1,
+	usage: "display container events such as OOM notifications, cpu, memory, and IO usage statistics",
+	description: `The events command displays information about the container. By default the
+information is displayed once every 5 seconds.`,
+	bind: func(f *flags) action {
+		interval := f.duration("interval", 5*time.Second, "set the stats collection interval")
+		once := f.flag("stats", "", false, "display the container's stats then exit")
+		return func(c *call) error {
+			if *interval <= 0 {
+				return errdefs.InvalidArgument.Errorf("duration interval must be greater than 0")
+			}
+			container, err := libcontainer.Open(c.root, c.args[0])
+			if err != nil {
+				return err
+			}
+			cg, err := container.RunningCgroup()
+			if err != nil {
+				return err
+			}
+			if *once {
+				return c.printStats(cg, container.ID)
+			}
+			return c.follow(container, cg, *interval)
+		}
 	},
+}
+
+// event is a line of output.
+type event struct {
+	Type string `json:"type"`
+	ID   string `json:"id"`
+	Data any    `json:"data,omitempty"`
+}
+
+// follow prints until the container has stopped: its cgroup is then removed,
+// which ends the watch, or the next look at it says so.
+func (c *call) follow(container *libcontainer.Container, cg *cgroup.Cgroup, interval time.Duration) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	oom, err := cg.WatchOOM(ctx)
+	if err != nil {
+		return err
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case _, open := <-oom:
+			if !open {
+				return nil
+			}
+			err = json.NewEncoder(c.stdout).Encode(event{Type: "oom", ID: container.ID})
+		case <-ticker.C:
+			if _, stopped := container.RunningCgroup(); stopped != nil {
+				return nil
+			}
+			err = c.printStats(cg, container.ID)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *call) printStats(cg *cgroup.Cgroup, id string) error {
+	stats, err := cg.Stats()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(c.stdout).Encode(event{Type: "stats", ID: id, Data: newStatsData(&stats)})
+}
+
+// statsData is runc's shape of statistics, which engines parse. What Stats does
+// not have (cpuset settings, Intel RDT, network) is empty, as in runc where it
+// does not know.
+type statsData struct {
+	CPU struct {
+		Usage struct {
+			Total  uint64   `json:"total,omitempty"`
+			Percpu []uint64 `json:"percpu,omitempty"`
+			Kernel uint64   `json:"kernel"`
+			User   uint64   `json:"user"`
+		} `json:"usage,omitempty"`
+		Throttling struct {
+			Periods          uint64 `json:"periods,omitempty"`
+			ThrottledPeriods uint64 `json:"throttledPeriods,omitempty"`
+			ThrottledTime    uint64 `json:"throttledTime,omitempty"`
+		} `json:"throttling,omitempty"`
+	} `json:"cpu"`
+	Memory struct {
+		Cache     uint64            `json:"cache,omitempty"`
+		Usage     memoryData        `json:"usage,omitempty"`
+		Swap      memoryData        `json:"swap,omitempty"`
+		Kernel    memoryData        `json:"kernel,omitempty"`
+		KernelTCP memoryData        `json:"kernelTCP,omitempty"`
+		Raw       map[string]uint64 `json:"raw,omitempty"`
+	} `json:"memory"`
+	Pids struct {
+		Current uint64 `json:"current,omitempty"`
+		Limit   uint64 `json:"limit,omitempty"` // 0: none
+	} `json:"pids"`
+	Blkio struct {
+		Bytes      []blkioEntry `json:"ioServiceBytesRecursive,omitempty"`
+		Operations []blkioEntry `json:"ioServicedRecursive,omitempty"`
+	} `json:"blkio"`
+	Hugetlb           map[string]hugetlbData `json:"hugetlb"`
+	IntelRdt          struct{}               `json:"intel_rdt"`
+	NetworkInterfaces []struct{}             `json:"network_interfaces"`
+}
+
+type memoryData struct {
+	Limit   uint64 `json:"limit"`
+	Usage   uint64 `json:"usage,omitempty"`
+	Max     uint64 `json:"max,omitempty"`
+	Failcnt uint64 `json:"failcnt"`
+}
+
+type blkioEntry struct {
+	Major uint64 `json:"major,omitempty"`
+	Minor uint64 `json:"minor,omitempty"`
+	Op    string `json:"op,omitempty"`
+	Value uint64 `json:"value,omitempty"`
+}
+
+type hugetlbData struct {
+	Usage   uint64 `json:"usage,omitempty"`
+	Max     uint64 `json:"max,omitempty"`
+	Failcnt uint64 `json:"failcnt"`
+}
+
+func newStatsData(s *cgroup.Stats) *statsData {
+	d := &statsData{Hugetlb: make(map[string]hugetlbData)}
+	d.CPU.Usage.Total, d.CPU.Usage.Percpu = s.CPU.Usage, s.CPU.PerCPU
+	d.CPU.Usage.Kernel, d.CPU.Usage.User = s.CPU.System, s.CPU.User
+	d.CPU.Throttling.Periods, d.CPU.Throttling.ThrottledPeriods = s.CPU.Periods, s.CPU.ThrottledPeriods
+	d.CPU.Throttling.ThrottledTime = s.CPU.Throttled
+	d.Memory.Cache, d.Memory.Raw = s.Memory.Cache, s.Memory.Raw
+	d.Memory.Usage, d.Memory.Swap = newMemoryData(s.Memory.MemoryUse), newMemoryData(s.Memory.Swap)
+	d.Memory.Kernel, d.Memory.KernelTCP = newMemoryData(s.Memory.Kernel), newMemoryData(s.Memory.TCP)
+	d.Pids.Current = s.Pids.Current
+	if s.Pids.Limit != cgroup.Unlimited {
+		d.Pids.Limit = s.Pids.Limit
+	}
+	for _, e := range s.IO.Bytes {
+		d.Blkio.Bytes = append(d.Blkio.Bytes, blkioEntry(e))
+	}
+	for _, e := range s.IO.Operations {
+		d.Blkio.Operations = append(d.Blkio.Operations, blkioEntry(e))
+	}
+	for size, h := range s.Hugetlb {
+		d.Hugetlb[size] = hugetlbData{h.Usage, h.Peak, h.Failures}
+	}
+	return d
+}
+
+func newMemoryData(m cgroup.MemoryUse) memoryData {
+	return memoryData{Limit: m.Limit, Usage: m.Usage, Max: m.Peak, Failcnt: m.Failures}
 }

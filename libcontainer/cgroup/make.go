@@ -29,12 +29,10 @@ func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, 
 	}
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
-	cgroupsPath, resources := "", &specs.LinuxResources{}
+	cgroupsPath := pathOf(spec)
+	var resources *specs.LinuxResources
 	if spec.Linux != nil {
-		cgroupsPath = spec.Linux.CgroupsPath
-		if spec.Linux.Resources != nil {
-			resources = spec.Linux.Resources
-		}
+		resources = spec.Linux.Resources
 	}
 	c = &Cgroup{}
 	existed := false
@@ -59,6 +57,22 @@ func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, 
 		}
 	}
 	return c, nil
+}
+
+// Locate returns where Make puts the cgroup, and makes nothing.
+func Locate(layout Layout, spec *specs.Spec, id string) Location {
+	var location Location
+	for _, h := range layout.hierarchies {
+		location.add(h.Name, h.dir(pathOf(spec), id, layout.Mode == V2))
+	}
+	return location
+}
+
+func pathOf(spec *specs.Spec) string {
+	if spec.Linux == nil {
+		return ""
+	}
+	return spec.Linux.CgroupsPath
 }
 
 func lacksPermission(err error) bool {

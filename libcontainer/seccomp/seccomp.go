@@ -3,6 +3,7 @@ package seccomp
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -56,12 +57,51 @@ var flagBits = map[specs.LinuxSeccompFlag]uint{
 	"SECCOMP_FILTER_FLAG_TSYNC":            0,
 }
 
-// Flags lists the names of the flags that Compile knows and the kernel has.
-func Flags() []string {
-	return []string{
-		"SECCOMP_FILTER_FLAG_TSYNC", string(specs.LinuxSeccompFlagSpecAllow),
-		string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagWaitKillableRecv),
+// Actions lists the spec's actions that ocirun carries out: not NOTIFY, which
+// Compile knows but whose listener nobody serves yet.
+func Actions() []string {
+	var names []string
+	for action := range actionVerdicts {
+		if action != specs.ActNotify {
+			names = append(names, string(action))
+		}
 	}
+	slices.Sort(names)
+	return names
+}
+
+// Operators lists the spec's comparisons.
+func Operators() []string {
+	var names []string
+	for op := range comparisons {
+		names = append(names, string(op))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Flags lists the flags that Compile knows.
+func Flags() []string {
+	var names []string
+	for flag := range flagBits {
+		names = append(names, string(flag))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// SupportedFlags lists those that the kernel has too: asked with a filter at
+// address 0, it answers EFAULT to a flag that it knows, EINVAL to another
+// (seccomp(2)).
+func SupportedFlags() []string {
+	return slices.DeleteFunc(Flags(), func(name string) bool {
+		bit := flagBits[specs.LinuxSeccompFlag(name)]
+		if bit == unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV {
+			bit |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER // it is about a listener
+		}
+		_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(bit), 0)
+		return errno != unix.EFAULT
+	})
 }
 
 func invalid(field, format string, args ...any) error {

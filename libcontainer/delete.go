@@ -1,0 +1,156 @@
+package libcontainer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Delete removes what a container left: processes, cgroup, directory. One that
+// was created but not started is killed; one that runs only by force. Force
+// also removes what an interrupted create or delete left, and is content with
+// nothing.
+func Delete(ctx context.Context, root, id string, force bool) error {
+	c, err := Open(root, id)
+	switch {
+	case err == nil:
+		return c.delete(ctx, force)
+	case !force || errdefs.KindOf(err) == errdefs.InvalidArgument:
+		return err
+	}
+	root, err = filepath.Abs(root)
+	if err != nil {
+		return err
+	}
+	return deleteHalf(ctx, &Container{Root: root, ID: id})
+}
+
+func (c *Container) delete(ctx context.Context, force bool) error {
+	status, err := c.Status()
+	if err != nil && !force {
+		return err
+	}
+	if status != Stopped && status != Created && !force {
+		return errdefs.FailedPrecondition.Coded(errdefs.Running, c.ID, "cannot delete container %s that is not stopped: %s", c.ID, status)
+	}
+	if err := c.end(ctx); err != nil {
+		return err
+	}
+	if err := c.cgroup().Remove(ctx); err != nil {
+		return fmt.Errorf("unable to remove container's cgroup: %w", err)
+	}
+	c.poststop(ctx)
+	return os.RemoveAll(c.Dir())
+}
+
+// end kills the container's first process, and whatever else is in its cgroup,
+// and waits until they are gone.
+func (c *Container) end(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
+	fd, err := c.pidfd()
+	if err != nil && errdefs.CodeOf(err) != errdefs.NotRunning {
+		return err
+	}
+	if err == nil {
+		defer unix.Close(fd)
+		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("killing the container's process: %w", err)
+		}
+		if err := c.cgroup().Thaw(ctx); err != nil {
+			return err
+		}
+		if err := awaitExit(ctx, fd); err != nil {
+			return fmt.Errorf("container init still running: %w", err)
+		}
+	}
+	return c.cgroup().Kill(ctx)
+}
+
+// awaitExit waits until the process of a pidfd has ended, reaped or not. It
+// looks at ctx every 100 ms.
+func awaitExit(ctx context.Context, fd int) error {
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// poststop runs the hooks, all of them: a failure is a warning (config.md,
+// POSIX-platform hooks). The spec is decoded only if it names any.
+func (c *Container) poststop(ctx context.Context) {
+	config, err := os.ReadFile(filepath.Join(c.Dir(), ConfigFile))
+	if err != nil || !bytes.Contains(config, []byte("poststop")) {
+		return
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(config, &spec); err != nil {
+		slog.Warn("poststop hooks not run: " + err.Error())
+		return
+	}
+	if spec.Hooks == nil {
+		return
+	}
+	for i := range spec.Hooks.Poststop {
+		if err := RunHooks(ctx, "poststop", spec.Hooks.Poststop[i:i+1], c.hookState(specs.StateStopped)); err != nil {
+			slog.Warn(err.Error())
+		}
+	}
+}
+
+// deleteHalf removes a container without a readable state: create was killed
+// before it wrote one. Its cgroup is found again from its config, and left
+// alone if another container of this root is there.
+func deleteHalf(ctx context.Context, c *Container) error {
+	spec, err := c.Spec()
+	if err == nil {
+		err = c.removeCgroup(ctx, spec)
+		if err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(c.Dir())
+}
+
+func (c *Container) removeCgroup(ctx context.Context, spec *specs.Spec) error {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	cg := cgroup.At(cgroup.Locate(layout, spec, c.ID))
+	others, _, err := List(c.Root)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if reflect.DeepEqual(other.State.Cgroup, cg.Location()) {
+			return nil
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	defer cancel()
+	if err := cg.Kill(ctx); err != nil {
+		return err
+	}
+	return cg.Remove(ctx)
+}

@@ -1,0 +1,121 @@
+package libcontainer
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Update changes limits of a container that is not stopped and writes them to
+// its copy of the config. Fields of changes that are nil or zero stay; device
+// rules are not updated, as in runc.
+func Update(c *Container, changes *specs.LinuxResources) error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if status == Stopped {
+		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
+	}
+	spec, err := c.Spec()
+	if err != nil {
+		return err
+	}
+	if spec.Linux == nil {
+		spec.Linux = &specs.Linux{}
+	}
+	if spec.Linux.Resources == nil {
+		spec.Linux.Resources = &specs.LinuxResources{}
+	}
+	if err := c.cgroup().Update(merge(spec.Linux.Resources, changes)); err != nil {
+		return err
+	}
+	config, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(filepath.Join(c.Dir(), ConfigFile), config); err != nil {
+		return fmt.Errorf("saving the changed limits: %w", err)
+	}
+	return nil
+}
+
+// merge puts changes into r and returns the parts of r that they touch. Parts
+// are written whole: the kernel takes a quota together with its period, and
+// swap together with memory.
+func merge(r, changes *specs.LinuxResources) *specs.LinuxResources {
+	touched := &specs.LinuxResources{}
+	if changes.Memory != nil {
+		r.Memory = part(r.Memory)
+		mergeMemory(r.Memory, changes.Memory)
+		touched.Memory = r.Memory
+	}
+	if changes.CPU != nil {
+		r.CPU = part(r.CPU)
+		mergeCPU(r.CPU, changes.CPU)
+		touched.CPU = r.CPU
+	}
+	if changes.Pids != nil && changes.Pids.Limit != nil && *changes.Pids.Limit != 0 {
+		r.Pids, touched.Pids = changes.Pids, changes.Pids
+	}
+	if b := changes.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 {
+		r.BlockIO = part(r.BlockIO)
+		r.BlockIO.Weight = b.Weight
+		touched.BlockIO = &specs.LinuxBlockIO{Weight: b.Weight}
+	}
+	if len(changes.Unified) > 0 {
+		if r.Unified == nil {
+			r.Unified = make(map[string]string)
+		}
+		for file, text := range changes.Unified {
+			r.Unified[file] = text
+		}
+		touched.Unified = changes.Unified
+	}
+	return touched
+}
+
+func part[T any](p *T) *T {
+	if p == nil {
+		return new(T)
+	}
+	return p
+}
+
+func mergeMemory(m, changes *specs.LinuxMemory) {
+	set(&m.Limit, changes.Limit)
+	set(&m.Swap, changes.Swap)
+	set(&m.Reservation, changes.Reservation)
+	m.CheckBeforeUpdate = changes.CheckBeforeUpdate
+}
+
+func mergeCPU(cpu, changes *specs.LinuxCPU) {
+	set(&cpu.Shares, changes.Shares)
+	set(&cpu.Quota, changes.Quota)
+	set(&cpu.Period, changes.Period)
+	set(&cpu.RealtimeRuntime, changes.RealtimeRuntime)
+	set(&cpu.RealtimePeriod, changes.RealtimePeriod)
+	if changes.Burst != nil {
+		cpu.Burst = changes.Burst
+	}
+	if changes.Idle != nil {
+		cpu.Idle = changes.Idle
+	}
+	if changes.Cpus != "" {
+		cpu.Cpus = changes.Cpus
+	}
+	if changes.Mems != "" {
+		cpu.Mems = changes.Mems
+	}
+}
+
+// set replaces *to unless the change is absent or zero.
+func set[T int64 | uint64](to **T, change *T) {
+	if change != nil && *change != 0 {
+		*to = change
+	}
+}
