@@ -1,16 +1,18 @@
 # engined. `make help` lists the targets.
 
 export PATH := $(PATH):/usr/local/go/bin
-export GOFLAGS := -buildvcs=false $(GOFLAGS)
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Without git, or in a tree that git does not trust, the revision stays unknown.
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+VERSION ?= $(or $(shell git describe --tags --match 'v*' 2>/dev/null | sed s/^v//),0.1.0-dev)
+export GOFLAGS := -buildvcs=$(if $(REVISION),true,false) $(GOFLAGS)
 PROTOC_GEN_GO := v1.36.12
 PROTOC_GEN_GO_GRPC := v1.6.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Pure Go name lookup in every binary; ocirun is one static file, so that a
 # container's file system never supplies a library to it.
-STAMP := -s -w -X main.version=$(VERSION)
+STAMP := -s -w -X main.version=$(VERSION) -X main.commit=$(REVISION) -X main.revision=$(REVISION)
 TAGS := netgo osusergo
 OCIRUN_TAGS := $(TAGS) seccomp
 
@@ -62,7 +64,8 @@ bench: packages-test build ## medians against runc, crun and dockerd, interleave
 leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
 	@$(TOOL)/leakcheck
 
-clean: stop ## remove bin/ and ./.run
+clean: ## stop, and remove bin/ and ./.run
+	@if [ -e .run ]; then $(TOOL)/stack down; fi
 	rm -rf bin
 
 generate: ## Go code of the .proto files (protoc, network)
