@@ -94,6 +94,7 @@ type launch struct {
 	early     early        // what the clone under way was made for
 	fd        descriptors  // numbers in the child
 	files     []int        // what the child inherits, by number
+	joinFDs   []int        // the cgroup's files among them, in a user namespace
 	owned     []int        // ours, closed once the child has them
 	console   int          // attached terminal: our end of the console socket, else -1
 	undo      errdefs.Undo
@@ -213,6 +214,9 @@ func (l *launch) checkTerminal(terminal bool) error {
 // to execve.
 func (l *launch) bring(ctx context.Context) error {
 	if err := l.cloneAndCompile(); err != nil {
+		return err
+	}
+	if err := l.adjustOOM(); err != nil {
 		return err
 	}
 	if err := l.child.begin(l.plan); err != nil {
@@ -354,8 +358,11 @@ func (l *launch) cloneLate() error {
 	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
 		return err
 	}
-	if l.layout.Mode == cgroup.V2 {
+	if user := private(l.spec, specs.UserNamespace); user || l.layout.Mode == cgroup.V2 {
 		if err := l.makeCgroup(); err != nil {
+			return err
+		}
+		if err := l.openJoinFiles(user); err != nil {
 			return err
 		}
 	}
@@ -365,6 +372,35 @@ func (l *launch) cloneLate() error {
 		return err
 	}
 	l.clone(b, done)
+	return nil
+}
+
+// openJoinFiles opens for the child what the root of a user namespace cannot.
+func (l *launch) openJoinFiles(user bool) error {
+	if !user {
+		return nil
+	}
+	for _, file := range l.cgroup.JoinFiles() {
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", file, err)
+		}
+		l.joinFDs = append(l.joinFDs, len(l.files))
+		l.inherit(fd)
+	}
+	return nil
+}
+
+// adjustOOM does for a process in a user namespace what it may not itself.
+func (l *launch) adjustOOM() error {
+	adj := l.spec.Process.OOMScoreAdj
+	if adj == nil || !private(l.spec, specs.UserNamespace) {
+		return nil
+	}
+	file := fmt.Sprintf("/proc/%d/oom_score_adj", l.child.pid)
+	if err := os.WriteFile(file, []byte(strconv.Itoa(*adj)), 0); err != nil {
+		return fmt.Errorf("setting oom_score_adj: %w", err)
+	}
 	return nil
 }
 
@@ -469,14 +505,17 @@ func idMaps(list []specs.LinuxIDMapping) []syscall.SysProcIDMap {
 func (l *launch) compile() error {
 	f := facts{
 		root: rootfs.Host{
-			Bundle: l.bundle, Rootfs: l.rootfs, NoPivot: l.opts.NoPivot, Cgroups: l.layout,
+			Bundle: l.bundle, Rootfs: l.rootfs, NoPivot: l.opts.NoPivot,
+			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
 			Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
 		},
-		id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring,
+		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring,
 	}
-	if l.cgroup != nil {
-		f.root.Cgroup, f.joinFiles = l.cgroup.Location(), l.cgroup.JoinFiles()
+	cg := l.cgroup
+	if cg == nil { // a dry run
+		cg = cgroup.At(cgroup.Locate(l.layout, l.spec, l.container.ID))
 	}
+	f.root.Cgroup, f.joinFiles = cg.Location(), cg.JoinFiles()
 	if n := listenFDs(); n > 0 {
 		l.spec.Process.Env = append(l.spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
 	}

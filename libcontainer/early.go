@@ -9,8 +9,8 @@ import (
 
 // early is what the clone depends on. It is cut out of config.json before the
 // whole is decoded, so that the kernel makes the namespaces meanwhile: decoding
-// takes as long as the clone, 0.7 ms. The decoded spec is compared with it; if
-// they differ (keys in odd case, or twice) the process is made anew.
+// takes as long as the clone, 0.7 ms. The decoded spec is compared with it and
+// refused if it differs, by keys in odd case or given twice.
 type early struct {
 	terminal   bool
 	namespaces []specs.LinuxNamespace

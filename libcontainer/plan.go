@@ -26,6 +26,7 @@ type facts struct {
 	root      rootfs.Host
 	id        string
 	joinFiles []string // cgroup files that take in the process that writes 0
+	joinFDs   []int    // the same as inherited; in a user namespace they cannot be opened
 	fd        descriptors
 	available uint64 // capabilities the runtime can give
 	filter    *seccomp.Filter
@@ -47,7 +48,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	// The host's procfs, while it is reachable and certainly the kernel's:
 	// sysctls and labels are written by it (CVE-2025-52881).
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
-	joinCgroup(plan, f.joinFiles)
+	joinCgroup(plan, f)
 	if err := namespacePart(plan, spec, f); err != nil {
 		return nil, err
 	}
@@ -106,16 +107,21 @@ func (d descriptors) adopt(plan *nsenter.Plan) {
 // before a cgroup namespace is made, whose root is the cgroup at that moment.
 // "tasks", written by its only thread itself, does not wait for RCU as
 // cgroup.procs does (9 ms after idleness).
-func joinCgroup(plan *nsenter.Plan, files []string) {
-	for _, file := range files {
-		plan.Add(nsenter.Op{Code: nsenter.Write, Text: text(file, "0"), Why: "joining the cgroup of " + file})
+func joinCgroup(plan *nsenter.Plan, f *facts) {
+	for i, file := range f.joinFiles {
+		op := nsenter.Op{Code: nsenter.Write, Text: text(file, "0"), Why: "joining the cgroup of " + file}
+		if i < len(f.joinFDs) {
+			op.Num = num(uint64(f.joinFDs[i]))
+		}
+		plan.Add(op)
 	}
 }
 
 // namespacePart joins and makes what clone could not, and sets what belongs to
 // namespaces.
 func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
-	if adj := spec.Process.OOMScoreAdj; adj != nil {
+	// In a user namespace the parent does it: it takes the host's root.
+	if adj := spec.Process.OOMScoreAdj; adj != nil && !private(spec, specs.UserNamespace) {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}
 	for i := range spec.Linux.Namespaces {
@@ -177,7 +183,7 @@ func compileExec(p *specs.Process, namespaces uint64, f *facts) (*nsenter.Plan, 
 	plan := &nsenter.Plan{Ops: make([]nsenter.Op, 0, 64)}
 	f.fd.adopt(plan)
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
-	joinCgroup(plan, f.joinFiles)
+	joinCgroup(plan, f)
 	if adj := p.OOMScoreAdj; adj != nil {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}

@@ -150,7 +150,8 @@ static int write_to(int fd, const char *text)
 
 static int op_write(struct stage *s, const struct plan_op *op)
 {
-	return write_to(open(op_text(s, op, 0), O_WRONLY | O_CLOEXEC), op_text(s, op, 1));
+	int fd = op->num[0] ? (int)op->num[0] : open(op_text(s, op, 0), O_WRONLY | O_CLOEXEC);
+	return write_to(fd, op_text(s, op, 1));
 }
 
 static int op_proc_write(struct stage *s, const struct plan_op *op)

@@ -68,7 +68,7 @@ enum plan_code {
 	OP_NULL,  /* opens and verifies SLOT_NULL */
 
 	/* Namespaces and synchronisation. */
-	OP_WRITE,    /* writes t1 to the host's file t0 (before OP_PIVOT only) */
+	OP_WRITE,    /* writes t1 to the host's file t0, inherited as n0 if not 0 (before OP_PIVOT only) */
 	OP_PROC_WRITE, /* writes t1 to t0 below SLOT_PROC, or SLOT_SELF with FLAG_SELF */
 	OP_SETNS,    /* joins t0 as type n0 (CLONE_NEW*) */
 	OP_SETNS_ALL, /* joins the namespaces n0 of SLOT_CONTAINER at once */

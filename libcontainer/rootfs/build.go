@@ -15,12 +15,13 @@ import (
 
 // Host is what the plan has to know about the host.
 type Host struct {
-	Bundle  string // absolute; relative sources count from here
-	Rootfs  string // absolute, no links in it
-	NoPivot bool
-	Cgroups cgroup.Layout
-	Cgroup  cgroup.Location // the container's
-	Kcore   bool            // /proc/kcore is there
+	Bundle      string // absolute; relative sources count from here
+	Rootfs      string // absolute, no links in it
+	NoPivot     bool
+	CgroupMode  cgroup.Mode
+	Hierarchies []cgroup.Hierarchy
+	Cgroup      cgroup.Location // the container's
+	Kcore       bool            // /proc/kcore is there
 	// IsDirectory asks for a bind's source, IsProc whether it is on procfs.
 	IsDirectory func(path string) (bool, error)
 	IsProc      func(path string) bool

@@ -39,7 +39,7 @@ func (b *builder) mount(i int) error {
 	switch {
 	case isBind(m, &o):
 		return b.bind(field, destination, m, &o)
-	case m.Type == "cgroup" && b.host.Cgroups.Mode != cgroup.V2:
+	case m.Type == "cgroup" && b.host.CgroupMode != cgroup.V2:
 		b.cgroupV1(destination, m, &o)
 		return nil
 	case m.Type == "cgroup":
@@ -172,7 +172,7 @@ func (b *builder) cgroupV1(destination string, m *specs.Mount, o *options) {
 	b.target(destination, "tmpfs", nsenter.TargetDirectory, why)
 	restrict := uint64(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
 	b.add(nsenter.Op{Code: nsenter.Mount, Text: text("tmpfs", "tmpfs"), Num: num(restrict), Flags: nsenter.KeepMode, Why: why})
-	for _, h := range b.host.Cgroups.Hierarchies() {
+	for _, h := range b.host.Hierarchies {
 		if h.Name == "" { // the empty v2 hierarchy of a hybrid host
 			continue
 		}
