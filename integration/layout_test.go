@@ -23,7 +23,7 @@ const module = "github.com/engined/engined/"
 var rooms = map[string][]string{
 	"cmd/engined":    {"engined", "engined/client"},
 	"cmd/supervisor": {"supervisor", "runtime"}, // runtime: how shims are found is configured
-	"cmd/shim":       {"shim"},
+	"cmd/shim":       {"shim", "proto/logfile"}, // compressing a rotated log is a process of its own
 	"cmd/ocirun":     {"libcontainer/...", "nsenter", "proto/errdefs"},
 
 	"proto/errdefs":       {},
@@ -46,7 +46,7 @@ var rooms = map[string][]string{
 	"engined/events":    {"proto/errdefs"},
 	"engined/store":     {"proto/errdefs"},
 
-	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs"},
+	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup"}, // stats are the cgroup's
 	"runtime":    {"proto/shim", "proto/errdefs", "libcontainer/cgroup"},
 	"shim":       {"proto/shim", "proto/logfile", "proto/errdefs"},
 
