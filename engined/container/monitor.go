@@ -1,0 +1,88 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/engined/engined/engined/task"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// Run reconciles the containers with what runs, then follows the supervisor's
+// events until ctx ends, and waits for what it has begun.
+func (s *Service) Run(ctx context.Context) error {
+	defer close(s.ended)
+	defer s.following.Wait()
+	defer s.dropParked()
+	snapshot, err := s.Tasks.Snapshot(ctx)
+	if err != nil {
+		return fmt.Errorf("asking the supervisor what runs: %w", err)
+	}
+	if err := s.reconcileAll(ctx, snapshot); err != nil {
+		return err
+	}
+	s.unready.Do(func() { close(s.ready) })
+	for event, err := range s.Tasks.EventsAfter(ctx, snapshot.Seq) {
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // asked to end
+			}
+			return fmt.Errorf("following the supervisor's events: %w", err)
+		}
+		s.handle(ctx, event)
+	}
+	return nil
+}
+
+// handle takes one event in. It waits for nothing but the database: what takes
+// longer goes on beside it.
+func (s *Service) handle(ctx context.Context, event task.Event) {
+	if event.Type == task.EventSnapshot {
+		if event.Snapshot != nil {
+			s.reconcile(ctx, *event.Snapshot)
+		}
+		return
+	}
+	c, err := s.index.find(event.ID)
+	if err != nil {
+		return // of another engine's container, or of one that was removed
+	}
+	switch event.Type {
+	case task.EventExit:
+		if event.Process == initProcess {
+			s.exited(c, *event.Exit)
+		} else {
+			s.execEnded(ctx, event)
+		}
+	case task.EventPause:
+		err = s.noteFroze(ctx, c)
+	case task.EventResume:
+		err = s.noteThawed(ctx, c)
+	}
+	if err != nil && errdefs.KindOf(err) != errdefs.FailedPrecondition {
+		s.Logger.Error("handling an event of the supervisor", "container", c.id, "event", event.Type, "error", err)
+	}
+}
+
+// execEnded notes the end of a command; the shim then need not remember it.
+func (s *Service) execEnded(ctx context.Context, event task.Event) {
+	s.execExited(event.Process, *event.Exit)
+	s.following.Go(func() {
+		ctx, cancel := begun(ctx)
+		defer cancel()
+		err := s.Tasks.Forget(ctx, event.ID, event.Process)
+		if err != nil && errdefs.KindOf(err) != errdefs.NotFound {
+			s.Logger.Warn("forgetting a command that has ended", "container", event.ID, "exec", event.Process, "error", err)
+		}
+	})
+}
+
+// dropParked hangs up on the clients that wait for a start.
+func (s *Service) dropParked() {
+	for _, c := range s.index.all() {
+		closeParked(c.unpark())
+	}
+}
+
+var errNoTask = errors.New("the supervisor knows it no more")

@@ -1,0 +1,125 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"github.com/moby/go-archive"
+	apicontainer "github.com/moby/moby/api/types/container"
+	apimount "github.com/moby/moby/api/types/mount"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// localDriver is the one driver of volumes: a directory of this engine's.
+const localDriver = "local"
+
+var validVolume = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
+
+// volume is a mount of a named volume, or of a new one without a name.
+func (s *Service) volume(name, target string) Mount {
+	m := Mount{Anonymous: name == ""}
+	if name == "" {
+		name = newID()
+	}
+	m.MountPoint = apicontainer.MountPoint{
+		Type: apimount.TypeVolume, Name: name, Driver: localDriver, Destination: target, RW: true,
+		Source: filepath.Join(s.Root, "volumes", name, "_data"),
+	}
+	return m
+}
+
+func (s *Service) parseVolume(asked apimount.Mount, target string, invalid func(string, ...any) error) (Mount, error) {
+	if asked.BindOptions != nil || asked.TmpfsOptions != nil {
+		return Mount{}, invalid("field BindOptions or TmpfsOptions must not be specified")
+	}
+	if asked.Source != "" && !validVolume.MatchString(asked.Source) {
+		return Mount{}, invalid("%q is no name of a volume", asked.Source)
+	}
+	m := s.volume(asked.Source, target)
+	if o := asked.VolumeOptions; o != nil {
+		if o.Subpath != "" || len(o.Labels) > 0 || o.DriverConfig != nil && (len(o.DriverConfig.Options) > 0 || o.DriverConfig.Name != "" && o.DriverConfig.Name != localDriver) {
+			return Mount{}, errdefs.NotImplemented.Errorf("HostConfig.Mounts.VolumeOptions: subpaths, labels and drivers of volumes are not implemented")
+		}
+		m.NoCopy = o.NoCopy
+	}
+	return m, nil
+}
+
+// makeVolumes makes the directories of the container's volumes.
+func (s *Service) makeVolumes(r *Record) error {
+	for _, m := range r.Mounts {
+		if m.Type != apimount.TypeVolume {
+			continue
+		}
+		if err := os.MkdirAll(m.Source, 0o755); err != nil {
+			return fmt.Errorf("making volume %s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
+// removeAnonymous removes the volumes that nobody but this container knows.
+func (s *Service) removeAnonymous(r *Record) error {
+	var failed []error
+	for _, m := range r.Mounts {
+		if m.Anonymous {
+			failed = append(failed, os.RemoveAll(filepath.Join(s.Root, "volumes", m.Name)))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// fillVolumes copies what the image has at a volume's place into the volume,
+// if that is empty: it is so at its first use.
+func (s *Service) fillVolumes(ctx context.Context, r *Record, rootfs string) error {
+	for _, m := range r.Mounts {
+		if m.Type != apimount.TypeVolume || m.NoCopy {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := fillVolume(m.Source, rootfs, m.Destination); err != nil {
+			return fmt.Errorf("filling volume %s from the image's %s: %w", m.Name, m.Destination, err)
+		}
+	}
+	return nil
+}
+
+func fillVolume(volume, rootfs, place string) error {
+	has, err := os.ReadDir(volume)
+	if err != nil || len(has) > 0 {
+		return err
+	}
+	from, err := pathrs.OpenInRoot(rootfs, place)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	info, err := from.Stat()
+	if err != nil || !info.IsDir() {
+		return err
+	}
+	// The descriptor stays the directory that was found, whatever becomes of
+	// its path.
+	source := fmt.Sprintf("/proc/self/fd/%d", from.Fd())
+	content, err := archive.TarWithOptions(source+"/.", &archive.TarOptions{})
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	if err := archive.Untar(content, volume, &archive.TarOptions{}); err != nil {
+		return err
+	}
+	return copyOwner(volume, info)
+}
