@@ -137,6 +137,9 @@ var unequal = regexp.MustCompile(leftovers.Prefix + `\d+-(ocirun|runc|crun)|\b\d
 // of them show and ocirun does not. What a runtime says on stderr is its own
 // business; that it says something is not.
 func difference(ours bundle.Output, theirs []bundle.Output) []string {
+	if !slices.ContainsFunc(theirs, func(o bundle.Output) bool { return o.Status == ours.Status }) {
+		return []string{fmt.Sprint("+exit status ", ours.Status)} // the rest follows from it
+	}
 	own := facts(ours)
 	count := map[string]int{} // fact → references that show it
 	for _, reference := range theirs {
