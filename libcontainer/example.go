@@ -6,8 +6,17 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Example returns the spec that `spec` writes: runc's, field for field.
-func Example() *specs.Spec {
+// Example returns the spec that `spec` writes: that of runc 1.4, field for field
+// but for the host name. On a pure v2 host it has a cgroup namespace.
+func Example(v2 bool) *specs.Spec {
+	spec := example()
+	if v2 {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	return spec
+}
+
+func example() *specs.Spec {
 	capabilities := func() []string { return []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"} }
 	return &specs.Spec{
 		Version: specs.Version,
@@ -17,7 +26,7 @@ func Example() *specs.Spec {
 			Env:      []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"},
 			Cwd:      "/",
 			Capabilities: &specs.LinuxCapabilities{
-				Bounding: capabilities(), Effective: capabilities(), Permitted: capabilities(), Ambient: capabilities(),
+				Bounding: capabilities(), Effective: capabilities(), Permitted: capabilities(),
 			},
 			Rlimits:         []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
 			NoNewPrivileges: true,
@@ -42,6 +51,7 @@ func Example() *specs.Spec {
 			MaskedPaths: []string{
 				"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
 				"/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+				"/sys/devices/virtual/tpm",
 			},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},

@@ -86,7 +86,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer closeLog()
 	verb := findCommand(rest[0])
 	if verb == nil {
-		return fail(stderr, &g, fmt.Errorf("No help topic for '%s'", rest[0])) //nolint:staticcheck // runc's text
+		fail(stderr, &g, fmt.Errorf("No help topic for '%s'", rest[0])) //nolint:staticcheck // runc's text
+		return 3
 	}
 	return verb.execute(&g, rest[1:], stdout, stderr)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/engined/engined/libcontainer"
+	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -29,7 +30,8 @@ When starting a container through ocirun, ocirun needs root privilege. With
 		bundle := f.text("bundle", "b", "", "path to the root of the bundle directory")
 		rootless := f.flag("rootless", "", false, "generate a configuration for a rootless container")
 		return func(*call) error {
-			spec := libcontainer.Example()
+			layout, err := cgroup.Detect()
+			spec := libcontainer.Example(err == nil && layout.Mode == cgroup.V2)
 			if *rootless {
 				libcontainer.ToRootless(spec, os.Geteuid(), os.Getegid())
 			}
