@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -52,6 +53,12 @@ func prefix(err error, format string, args ...any) error {
 	return &prefixed{fmt.Sprintf(format, args...), err}
 }
 
+// ofExec marks the failure to start a process beside a container's first one,
+// which dockerd frames in other words.
+type ofExec struct{ error }
+
+func (o ofExec) Unwrap() error { return o.error }
+
 // message returns an error's text in Docker's wording. Its command line and
 // many scripts match on some of them: they are rendered here and nowhere else.
 func message(err error) string {
@@ -59,6 +66,9 @@ func message(err error) string {
 		return p.prefix + message(p.err)
 	}
 	code, subject := errdefs.CodeAndSubject(err)
+	if words := startWords(code, subject); words != "" {
+		return frame(err) + words + ": unknown"
+	}
 	switch code {
 	case errdefs.NoSuchContainer:
 		return "No such container: " + subject
@@ -68,26 +78,38 @@ func message(err error) string {
 		return "No such exec instance: " + subject
 	case errdefs.NoSuchNetwork:
 		return fmt.Sprintf("network %s not found", subject)
-	case errdefs.ExecNotFound:
-		return startFailure(execNotFound(subject))
-	case errdefs.ExecPermission:
-		return startFailure(fmt.Sprintf("exec: %q: permission denied", subject))
-	case errdefs.ExecIsDirectory:
-		// Debian's command line exits 126 for the one, newer ones for both.
-		return startFailure(fmt.Sprintf("exec: %q: is a directory: permission denied", subject))
-	case errdefs.ExecFormat:
-		return startFailure(fmt.Sprintf("exec: %q: exec format error", subject))
-	case errdefs.CwdMissing:
-		return startFailure(fmt.Sprintf("chdir to cwd (%q) set in config.json failed: no such file or directory", subject))
 	case errdefs.UserUnknown:
 		return fmt.Sprintf("unable to find user %s: no matching entries in passwd file", subject)
 	}
 	return err.Error()
 }
 
-// startFailure is the frame in which dockerd reports its runtime's words.
-func startFailure(words string) string {
-	return "failed to create shim task: OCI runtime create failed: ocirun create failed: unable to start container process: " + words + ": unknown"
+// startWords is what runc says of a command that it cannot execute; "" for
+// other causes.
+func startWords(code errdefs.Code, subject string) string {
+	switch code {
+	case errdefs.ExecNotFound:
+		return execNotFound(subject)
+	case errdefs.ExecPermission:
+		return fmt.Sprintf("exec: %q: permission denied", subject)
+	case errdefs.ExecIsDirectory:
+		// Debian's command line exits 126 for the one, newer ones for both.
+		return fmt.Sprintf("exec: %q: is a directory: permission denied", subject)
+	case errdefs.ExecFormat:
+		return fmt.Sprintf("exec: %q: exec format error", subject)
+	case errdefs.CwdMissing:
+		return fmt.Sprintf("chdir to cwd (%q) set in config.json failed: no such file or directory", subject)
+	}
+	return ""
+}
+
+// frame is what dockerd writes before its runtime's words.
+func frame(err error) string {
+	var exec ofExec
+	if errors.As(err, &exec) {
+		return "OCI runtime exec failed: exec failed: unable to start container process: "
+	}
+	return "failed to create shim task: OCI runtime create failed: ocirun create failed: unable to start container process: "
 }
 
 // execNotFound is what Go's exec says, which is what runc reports: a name is

@@ -39,7 +39,7 @@ func (s *Server) execStart(w http.ResponseWriter, r *http.Request) error {
 	}
 	options := container.ExecStartOptions{Detach: request.Detach, Tty: request.Tty, ConsoleSize: request.ConsoleSize}
 	if err := s.Containers.ExecStart(r.Context(), r.PathValue("id"), options, upgrader(w, r)); err != nil {
-		return err
+		return ofExec{err}
 	}
 	if request.Detach {
 		w.WriteHeader(http.StatusOK)
