@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -92,7 +93,7 @@ type sandbox struct {
 	create CreateOptions
 	stdin  string
 	extra  []*os.File
-	prefix []string // a command that runs the runtime
+	binary string // the runtime
 }
 
 func newSandbox(t *testing.T) *sandbox {
@@ -105,7 +106,7 @@ func newSandbox(t *testing.T) *sandbox {
 	}
 	dir := t.TempDir()
 	id := fmt.Sprintf("lct-%d-%s", os.Getpid(), strings.ToLower(filepath.Base(dir)+strings.NewReplacer("/", "-", "_", "-", ",", "").Replace(t.Name())))
-	s := &sandbox{t: t, dir: dir, create: CreateOptions{Root: filepath.Join(dir, "root"), ID: id, Bundle: dir}}
+	s := &sandbox{t: t, dir: dir, binary: "/proc/self/exe", create: CreateOptions{Root: filepath.Join(dir, "root"), ID: id, Bundle: dir}}
 	s.spec = baseSpec()
 	s.spec.Linux.CgroupsPath = "/libcontainer-test/" + id
 	s.layOutRoot()
@@ -156,7 +157,7 @@ func (s *sandbox) runtime(call runtimeCall) result {
 	call.Create = s.create
 	encoded, err := json.Marshal(call)
 	s.must(err)
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(s.binary)
 	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(encoded))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = strings.NewReader(s.stdin), &stdout, &stderr, s.extra
@@ -178,6 +179,29 @@ func (s *sandbox) runtime(call runtimeCall) result {
 		stderr.Write(data)
 	}
 	return newResult(stdout.String(), stderr.String(), cmd.ProcessState.ExitCode())
+}
+
+// background starts a call whose process says one line when it is there. The
+// returned function waits for its end.
+func (s *sandbox) background(call runtimeCall) func() {
+	s.t.Helper()
+	call.Create = s.create
+	encoded, err := json.Marshal(call)
+	s.must(err)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(encoded))
+	cmd.Stderr = os.Stderr
+	stdout, err := cmd.StdoutPipe()
+	s.must(err)
+	s.must(cmd.Start())
+	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		if err := cmd.Wait(); err != nil {
+			s.t.Error(err)
+		}
+	}
 }
 
 func newResult(stdout, stderr string, status int) result {

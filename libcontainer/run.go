@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 
@@ -133,13 +132,19 @@ func (s *stage) reapAll() error {
 	}
 }
 
-// remove takes away what an attached run made, its process being gone.
+// remove takes away what an attached run made, its process being gone. Without
+// a pid namespace others may live on in the cgroup.
 func (l *launch) remove(ctx context.Context) error {
-	err := l.cgroup.Remove(ctx)
-	if h := l.spec.Hooks; h != nil {
-		if failed := RunHooks(ctx, "poststop", h.Poststop, l.container.hookState(specs.StateStopped)); failed != nil {
-			slog.Warn(failed.Error()) // the container goes all the same (config.md, hooks)
+	if !private(l.spec, specs.PIDNamespace) {
+		if err := l.cgroup.Kill(ctx); err != nil {
+			return err
 		}
 	}
-	return errors.Join(err, os.RemoveAll(l.container.Dir()))
+	if err := l.cgroup.Remove(ctx); err != nil {
+		return fmt.Errorf("unable to remove container's cgroup: %w", err)
+	}
+	if l.spec.Hooks != nil {
+		l.container.poststop(ctx)
+	}
+	return os.RemoveAll(l.container.Dir())
 }

@@ -1,0 +1,225 @@
+package libcontainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// prepareFiles makes what the child is to inherit.
+func (l *launch) prepareFiles(terminal bool) error {
+	l.number(terminal)
+	if l.fd.fifo >= 0 {
+		if err := l.makeFifo(); err != nil {
+			return err
+		}
+	}
+	if l.fd.console >= 0 {
+		return l.connectConsole()
+	}
+	return nil
+}
+
+// number gives the child's descriptors their numbers: stdio, those that the
+// process is to have, then ours.
+func (l *launch) number(terminal bool) {
+	l.fd = descriptors{fifo: -1, console: -1, container: -1, firstFree: 3 + l.opts.PreserveFDs + listenFDs()}
+	l.files = l.files[:0]
+	for fd := range l.fd.firstFree {
+		l.files = append(l.files, fd)
+	}
+	next := l.fd.firstFree
+	if l.mode == waiting {
+		l.fd.fifo = next
+		next++
+	}
+	if terminal {
+		l.fd.console = next
+	}
+}
+
+// inherit appends a descriptor of ours to those that the child gets.
+func (l *launch) inherit(fd int) {
+	l.files = append(l.files, fd)
+	l.owned = append(l.owned, fd)
+}
+
+// makeFifo makes exec.fifo and opens both its ends for the child: while it
+// lives the fifo has a reader, which is how Start knows.
+func (l *launch) makeFifo() error {
+	path := filepath.Join(l.container.Dir(), FifoFile)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return fmt.Errorf("making %s: %w", path, err)
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	l.inherit(fd)
+	return nil
+}
+
+// cloneEarly starts the clone if config.json says enough at a glance. On v2
+// the cgroup must be there first, to be cloned into.
+func (l *launch) cloneEarly() error {
+	e, ok := readEarly(l.config)
+	if !ok || l.layout.Mode == cgroup.V2 {
+		return nil
+	}
+	if err := l.prepareFiles(e.terminal && (l.mode == attached || l.opts.ConsoleSocket != "")); err != nil {
+		return err
+	}
+	l.early = e
+	l.clone(birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1, cgroupFD: -1}, func() {})
+	return nil
+}
+
+// clone starts the clone in the background; l.born waits for it.
+func (l *launch) clone(b birth, done func()) {
+	born := make(chan error, 1)
+	go func() {
+		var err error
+		l.child, err = spawn(b)
+		done()
+		born <- err
+	}()
+	l.born = sync.OnceValue(func() error { return <-born })
+	l.undo.Add("kill the container's process", func(context.Context) error { return l.killChild() })
+}
+
+// killChild ends the process if there is one.
+func (l *launch) killChild() error {
+	if l.born == nil || l.born() != nil {
+		return nil
+	}
+	return l.child.kill()
+}
+
+// cloneAndCompile overlaps the clone with our own work on cgroup and plan.
+func (l *launch) cloneAndCompile() error {
+	if l.born != nil && !l.early.agrees(l.spec) {
+		return errdefs.Internal.Errorf("config.json: expected each key of process and linux once and in its own case")
+	}
+	if l.born == nil {
+		if err := l.cloneLate(); err != nil {
+			return err
+		}
+	}
+	failed := l.work()
+	if err := l.born(); err != nil {
+		return errors.Join(err, failed)
+	}
+	return failed
+}
+
+// cloneLate starts the clone with all that the decoded spec says.
+func (l *launch) cloneLate() error {
+	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
+		return err
+	}
+	if user := private(l.spec, specs.UserNamespace); user || l.layout.Mode == cgroup.V2 {
+		if err := l.makeCgroup(); err != nil {
+			return err
+		}
+		if err := l.openJoinFiles(user); err != nil {
+			return err
+		}
+	}
+	b, done, err := l.birth()
+	if err != nil {
+		done()
+		return err
+	}
+	l.clone(b, done)
+	return nil
+}
+
+// openJoinFiles opens for the child what the root of a user namespace cannot.
+func (l *launch) openJoinFiles(user bool) error {
+	if !user {
+		return nil
+	}
+	for _, file := range l.cgroup.JoinFiles() {
+		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", file, err)
+		}
+		l.joinFDs = append(l.joinFDs, len(l.files))
+		l.inherit(fd)
+	}
+	return nil
+}
+
+// adjustOOM does for a process in a user namespace what it may not itself.
+func (l *launch) adjustOOM() error {
+	adj := l.spec.Process.OOMScoreAdj
+	if adj == nil || !private(l.spec, specs.UserNamespace) {
+		return nil
+	}
+	file := fmt.Sprintf("/proc/%d/oom_score_adj", l.child.pid)
+	if err := os.WriteFile(file, []byte(strconv.Itoa(*adj)), 0); err != nil {
+		return fmt.Errorf("setting oom_score_adj: %w", err)
+	}
+	return nil
+}
+
+// birth says what the process is cloned with: all new namespaces at once.
+func (l *launch) birth() (birth, func(), error) {
+	b := birth{files: l.files, pidFD: -1, cgroupFD: -1}
+	var open []int
+	closeAll := func() {
+		for _, fd := range open {
+			unix.Close(fd)
+		}
+	}
+	b.cloneFlags = newNamespaces(l.spec.Linux.Namespaces)
+	if ns := namespace(l.spec, specs.PIDNamespace); ns != nil && ns.Path != "" {
+		fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return b, closeAll, fmt.Errorf("joining pid namespace %q: %w", ns.Path, err)
+		}
+		b.pidFD = fd
+		open = append(open, fd)
+	}
+	if l.layout.Mode == cgroup.V2 {
+		fd, err := unix.Open(l.cgroup.Dir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return b, closeAll, fmt.Errorf("opening the cgroup: %w", err)
+		}
+		b.cgroupFD = fd
+		open = append(open, fd)
+	}
+	b.uids, b.gids = idMaps(l.spec.Linux.UIDMappings), idMaps(l.spec.Linux.GIDMappings)
+	return b, closeAll, nil
+}
+
+// newNamespaces are the flags of those that clone makes. The cgroup namespace
+// is not among them: it is made inside the cgroup.
+func newNamespaces(list []specs.LinuxNamespace) uintptr {
+	var flags uintptr
+	for _, ns := range list {
+		if ns.Path == "" && ns.Type != specs.CgroupNamespace {
+			flags |= uintptr(cloneFlags[ns.Type])
+		}
+	}
+	return flags
+}
+
+func idMaps(list []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	maps := make([]syscall.SysProcIDMap, 0, len(list))
+	for _, m := range list {
+		maps = append(maps, syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)})
+	}
+	return maps
+}

@@ -1,0 +1,90 @@
+package libcontainer
+
+import (
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+const askTerminal = `tty; stty size; readlink /proc/self/fd/0; stat -c %t /dev/console; echo end`
+
+func TestAttachedTerminal(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Process.Terminal = true
+	s.spec.Process.ConsoleSize = &specs.Box{Height: 24, Width: 80}
+	s.want(askTerminal, strings.ReplaceAll("/dev/pts/0\n24 80\n/dev/pts/0\n88\nend", "\n", "\r\n"))
+	s.wantNothingLeft()
+}
+
+func TestConsoleSocketGetsTheMaster(t *testing.T) {
+	s := newSandbox(t)
+	s.create.ConsoleSocket = filepath.Join(s.dir, "socket")
+	listener, err := net.Listen("unix", s.create.ConsoleSocket)
+	s.must(err)
+	defer listener.Close()
+	s.spec.Process.Terminal = true
+	s.spec.Process.User.UID = 1000
+	s.spec.Process.Args = []string{"sh", "-c", "read line; echo got $line; stat -c %u $(tty)"}
+	if r := s.runtime(runtimeCall{Verb: "run", Detach: true}); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	connection, err := listener.Accept()
+	s.must(err)
+	defer connection.Close()
+	raw, err := connection.(*net.UnixConn).File()
+	s.must(err)
+	defer raw.Close()
+	master, err := receiveMaster(int(raw.Fd()))
+	s.must(err)
+	defer master.Close()
+	_, err = master.WriteString("hello\n")
+	s.must(err)
+	output, _ := io.ReadAll(master) // ends with EIO, as terminals do
+	if got := strings.ReplaceAll(string(output), "\r", ""); got != "hello\ngot hello\n1000\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestTerminalNeedsSomebodyToTakeIt(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Process.Args = []string{"true"}
+	s.spec.Process.Terminal = true
+	if r := s.runtime(runtimeCall{Verb: "create"}); errdefs.KindOf(r.err) != errdefs.InvalidArgument {
+		t.Errorf("create without console socket: %+v", r)
+	}
+	s.wantNothingLeft()
+	s.spec.Process.Terminal = false
+	s.create.ConsoleSocket = filepath.Join(s.dir, "socket")
+	if r := s.runtime(runtimeCall{Verb: "create"}); errdefs.KindOf(r.err) != errdefs.InvalidArgument {
+		t.Errorf("console socket without terminal: %+v", r)
+	}
+	s.wantNothingLeft()
+}
+
+func TestExecTerminal(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Process.Args = []string{"sleep", "100"}
+	if r := s.runtime(runtimeCall{Verb: "run", Detach: true}); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	process := *s.spec.Process
+	process.Terminal = true
+	process.Args = []string{"sh", "-c", "tty; [ -e /dev/console ] || echo no console"}
+	r := s.runtime(runtimeCall{Verb: "exec", Process: &process})
+	if r.stdout != "/dev/pts/0\r\nno console\r\n" {
+		t.Errorf("got %+v", r)
+	}
+	c, err := Open(s.create.Root, s.create.ID)
+	s.must(err)
+	s.must(c.killInit())
+	if _, err := os.Stat(filepath.Join(c.Dir(), StateFile)); err != nil {
+		t.Error(err)
+	}
+}

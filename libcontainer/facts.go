@@ -1,0 +1,98 @@
+package libcontainer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/rootfs"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// compile makes the plan out of spec and host.
+func (l *launch) compile() error {
+	f := facts{
+		root: rootfs.Host{
+			Bundle: l.bundle, Rootfs: l.rootfs, NoPivot: l.opts.NoPivot,
+			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
+			Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
+		},
+		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring,
+	}
+	cg := l.cgroup
+	if cg == nil { // a dry run
+		cg = cgroup.At(cgroup.Locate(l.layout, l.spec, l.container.ID))
+	}
+	f.root.Cgroup, f.joinFiles = cg.Location(), cg.JoinFiles()
+	if n := listenFDs(); n > 0 {
+		l.spec.Process.Env = append(l.spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
+	}
+	var err error
+	if f.available, err = ownCapabilities(); err != nil {
+		return err
+	}
+	if f.apparmor, err = apparmorFor(l.spec.Process); err != nil {
+		return err
+	}
+	l.plan, err = compilePlan(l.spec, &f)
+	if err == nil && slog.Default().Enabled(context.Background(), slog.LevelDebug) {
+		slog.Debug("plan:\n" + l.plan.String())
+	}
+	return err
+}
+
+func (l *launch) detectCgroups() {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		slog.Debug("no cgroups: " + err.Error())
+	}
+	l.layout = layout
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func isDirectory(path string) (bool, error) {
+	found, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return found.IsDir(), nil
+}
+
+func isProc(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC
+}
+
+// ownCapabilities are those that the runtime can give: its permitted set.
+func ownCapabilities() (uint64, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("reading the runtime's capabilities: %w", err)
+	}
+	return uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32, nil
+}
+
+// apparmorFor reports whether a profile is to be set: asked for, and possible.
+func apparmorFor(p *specs.Process) (bool, error) {
+	if p.ApparmorProfile == "" || p.ApparmorProfile == "unconfined" {
+		return false, nil
+	}
+	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	if err != nil || !strings.HasPrefix(string(enabled), "Y") {
+		return false, errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "process.apparmorProfile",
+			"process.apparmorProfile: apparmor: config provided but apparmor not supported")
+	}
+	return true, nil
+}

@@ -1,0 +1,100 @@
+package libcontainer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// note is a hook that appends its name, what it is told and where it is to a
+// file of the host.
+func (s *sandbox) note(name string) []specs.Hook {
+	script := fmt.Sprintf(`read -r state; echo "%s $state $(hostname) $X $([ -e /tmp ] && [ -d %s ] && echo host)" >> %s`, name, s.dir, filepath.Join(s.dir, "notes"))
+	return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"X=y", "PATH=/bin"}}}
+}
+
+func TestHooksRunInOrderWithTheState(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Hostname = "inside"
+	s.spec.Annotations = map[string]string{"a": "b"}
+	inside := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "read -r state; echo startContainer $state $(hostname) > /started"}, Env: []string{"PATH=/bin"}}}
+	s.spec.Hooks = &specs.Hooks{
+		Prestart: s.note("prestart"), CreateRuntime: s.note("createRuntime"), CreateContainer: s.note("createContainer"),
+		StartContainer: inside, Poststart: s.note("poststart"), Poststop: s.note("poststop"),
+	}
+	s.want("cat /started | wc -l", "1")
+	data, err := os.ReadFile(filepath.Join(s.dir, "notes"))
+	s.must(err)
+	host, err := os.Hostname()
+	s.must(err)
+	for i, want := range []struct{ name, status, host string }{
+		{"prestart", "creating", host}, {"createRuntime", "creating", host}, {"createContainer", "creating", "inside"},
+		{"poststart", "running", host}, {"poststop", "stopped", host},
+	} {
+		line := strings.Split(string(data), "\n")[i]
+		name, rest, _ := strings.Cut(line, " ")
+		var state specs.State
+		decoder := json.NewDecoder(strings.NewReader(rest))
+		s.must(decoder.Decode(&state))
+		if name != want.name || string(state.Status) != want.status || state.ID != s.create.ID || state.Pid == 0 || state.Bundle != s.dir || state.Annotations["a"] != "b" {
+			t.Errorf("line %d: %s", i, line)
+		}
+		if !strings.HasSuffix(line, "} "+want.host+" y host") {
+			t.Errorf("line %d: %s\nwant host name %s", i, line, want.host)
+		}
+	}
+	started, err := os.ReadFile(s.path("started"))
+	s.must(err)
+	if !strings.HasPrefix(string(started), "startContainer {") || !strings.HasSuffix(string(started), "} inside\n") {
+		t.Errorf("startContainer: %s", started)
+	}
+}
+
+func TestFailingHookUnwinds(t *testing.T) {
+	for name, set := range map[string]func(*specs.Hooks, []specs.Hook){
+		"prestart":        func(h *specs.Hooks, l []specs.Hook) { h.Prestart = l },
+		"createRuntime":   func(h *specs.Hooks, l []specs.Hook) { h.CreateRuntime = l },
+		"createContainer": func(h *specs.Hooks, l []specs.Hook) { h.CreateContainer = l },
+		"startContainer":  func(h *specs.Hooks, l []specs.Hook) { h.StartContainer = l },
+		"poststart":       func(h *specs.Hooks, l []specs.Hook) { h.Poststart = l },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			s.spec.Hooks = &specs.Hooks{}
+			set(s.spec.Hooks, []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo why; exit 3"}}})
+			r := s.run("sleep", "10")
+			if r.err == nil || !strings.Contains(r.err.Error(), "error running "+name+" hook #0: /bin/sh: exit status 3") {
+				t.Errorf("got %+v", r)
+			}
+			s.wantNothingLeft()
+		})
+	}
+}
+
+func TestHookTimesOut(t *testing.T) {
+	s := newSandbox(t)
+	second := 1
+	s.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "30"}, Timeout: &second}}}
+	start := time.Now()
+	r := s.run("true")
+	if errdefs.KindOf(r.err) != errdefs.DeadlineExceeded || time.Since(start) > 10*time.Second {
+		t.Errorf("after %v: %+v", time.Since(start), r)
+	}
+	s.wantNothingLeft()
+}
+
+func TestHookWithoutReadingItsInput(t *testing.T) {
+	state := &specs.State{Annotations: map[string]string{"long": strings.Repeat("x", 1<<20)}}
+	if err := RunHooks(context.Background(), "prestart", []specs.Hook{{Path: "/bin/true"}}, state); err != nil {
+		t.Error(err)
+	}
+}

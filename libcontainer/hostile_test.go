@@ -1,0 +1,160 @@
+package libcontainer
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// climb is a link that leads to a host path from wherever it is read, if the
+// runtime follows it by name.
+func climb(host string) string { return strings.Repeat("../", 20) + host[1:] }
+
+// outside makes a directory of the host that must stay as it is.
+func (s *sandbox) outside() string {
+	dir := filepath.Join(s.dir, "outside")
+	s.must(os.Mkdir(dir, 0o755))
+	s.t.Cleanup(func() {
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+			s.t.Errorf("the host's directory was changed: %v %v", entries, err)
+		}
+	})
+	return dir
+}
+
+// CVE-2019-19921, CVE-2023-27561: /proc and /sys must not go where a link says.
+func TestProcAndSysAreNotMountedThroughLinks(t *testing.T) {
+	for _, name := range []string{"proc", "sys"} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			s.must(os.Symlink("/tmp", s.path(name)))
+			r := s.run("true")
+			if r.err == nil || !strings.Contains(r.err.Error(), `rootfs at "/`+name+`": too many levels of symbolic links`) {
+				t.Errorf("got %+v", r)
+			}
+			s.wantNothingLeft()
+		})
+	}
+}
+
+// CVE-2021-30465, CVE-2024-45310: links in a mount's destination stay inside,
+// and nothing is made outside, not even an empty file.
+func TestMountTargetsStayInsideTheRoot(t *testing.T) {
+	s := newSandbox(t)
+	host := s.outside()
+	s.must(os.RemoveAll(s.path("etc")))
+	s.must(os.Symlink(climb(host), s.path("etc")))
+	s.must(os.Symlink(host, s.path("dev")))
+	s.must(os.WriteFile(filepath.Join(s.dir, "hosts"), []byte("bound"), 0o644))
+	s.spec.Mounts = append(s.spec.Mounts,
+		specs.Mount{Destination: "/etc/deep/hosts", Type: "bind", Source: "hosts", Options: []string{"bind"}},
+		specs.Mount{Destination: "/etc/run", Type: "tmpfs", Source: "tmpfs"},
+	)
+	s.want("cat /etc/deep/hosts; echo > /dev/null && stat -c %t,%T /dev/null", "bound1,3")
+	if _, err := os.Stat(s.path(host)); err != nil {
+		t.Errorf("the links did not lead inside: %v", err)
+	}
+}
+
+// CVE-2019-16884, CVE-2023-28642, CVE-2025-52881: a link into /proc must not
+// let a mount cover what the runtime and LSMs use there.
+func TestMountsDoNotReachProcByALink(t *testing.T) {
+	s := newSandbox(t)
+	s.must(os.Symlink("/proc", s.path("innocent")))
+	s.spec.Mounts = append(s.spec.Mounts, specs.Mount{Destination: "/innocent/self/attr", Type: "tmpfs", Source: "tmpfs"})
+	r := s.run("true")
+	if errdefs.KindOf(r.err) != errdefs.PermissionDenied {
+		t.Errorf("got %+v", r)
+	}
+	s.spec.Mounts[len(s.spec.Mounts)-1].Destination = "/proc/self/attr"
+	if r := s.run("true"); errdefs.CodeOf(r.err) != errdefs.SpecInvalid {
+		t.Errorf("got %+v", r)
+	}
+	s.wantNothingLeft()
+}
+
+// CVE-2025-31133: the mask of a file is the host's /dev/null, whatever the
+// container has there.
+func TestMaskIsTheRealNull(t *testing.T) {
+	s := newSandbox(t)
+	s.must(os.MkdirAll(filepath.Join(s.dir, "dev/pts"), 0o755))
+	s.must(os.Symlink("/proc/sys/kernel/core_pattern", filepath.Join(s.dir, "dev/null")))
+	s.spec.Mounts[1] = specs.Mount{Destination: "/dev", Type: "bind", Source: "dev", Options: []string{"bind"}}
+	s.spec.Linux.MaskedPaths = []string{"/proc/keys"}
+	s.want("stat -c %F,%t,%T /proc/keys; cat /proc/keys", "character special file,1,3")
+}
+
+// CVE-2025-52565: the terminal is the container's own devpts', by descriptor.
+func TestTerminalIsNotTakenFromTheImage(t *testing.T) {
+	s := newSandbox(t)
+	s.must(os.MkdirAll(filepath.Join(s.dir, "dev/pts"), 0o755))
+	s.must(os.WriteFile(filepath.Join(s.dir, "dev/pts/ptmx"), nil, 0o666))
+	s.spec.Mounts = append(s.spec.Mounts[:1:1], specs.Mount{Destination: "/dev", Type: "bind", Source: "dev", Options: []string{"bind"}})
+	s.spec.Process.Terminal = true
+	if r := s.run("true"); errdefs.KindOf(r.err) != errdefs.PermissionDenied {
+		t.Errorf("got %+v", r)
+	}
+	s.wantNothingLeft()
+}
+
+// CVE-2024-21626: no descriptor of the runtime is a way out, as the working
+// directory or otherwise.
+func TestWorkingDirectoryIsNotADescriptorOfTheRuntime(t *testing.T) {
+	s := newSandbox(t)
+	for fd := 3; fd < 24; fd++ {
+		s.spec.Process.Cwd = "/proc/self/fd/" + strconv.Itoa(fd)
+		r := s.run("sh", "-c", "stat -c %d:%i / ../../../../../..")
+		// A directory of the container's own is allowed.
+		if top := strings.Fields(r.stdout); r.err == nil && (len(top) != 2 || top[0] != top[1]) {
+			t.Errorf("%s: the process is outside: %+v", s.spec.Process.Cwd, r)
+		}
+	}
+	s.wantNothingLeft()
+}
+
+// CVE-2019-5736: the runtime's binary, which waits in the container until
+// start, is hidden from the container's processes; one that may trace can open
+// it, but not to write. A runtime that executes /proc/self/exe as it is gets
+// "Text file busy" from the last line, or is overwritten once it has left.
+func TestRuntimeBinaryCannotBeWritten(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Process.Args = []string{"sleep", "100"}
+	// A copy, because this test itself keeps the original busy.
+	binary, err := os.ReadFile("/proc/self/exe")
+	s.must(err)
+	s.binary = filepath.Join(s.dir, "runtime")
+	s.must(os.WriteFile(s.binary, binary, 0o755))
+	if r := s.runtime(runtimeCall{Verb: "create"}); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	s.binary = "/proc/self/exe"
+	process := *s.spec.Process
+	process.Args = []string{"sh", "-c", "exec 5</proc/1/exe"}
+	if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); !strings.Contains(r.stderr, "Permission denied") {
+		t.Errorf("the runtime's binary can be opened: %+v", r)
+	}
+	caps := []string{"CAP_SYS_PTRACE"}
+	process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	process.Args = []string{"sh", "-c", `
+		exec 5</proc/1/exe; echo opened
+		while ! readlink /proc/1/exe | grep -q busybox; do :; done
+		sh -c 'echo x >> /proc/self/fd/5' 2>/result`}
+	wait := s.background(runtimeCall{Verb: "exec", Process: &process})
+	if r := s.runtime(runtimeCall{Verb: "start"}); r.status != 0 {
+		t.Error(r.stderr)
+	}
+	wait()
+	result, err := os.ReadFile(s.path("result"))
+	if err != nil || !strings.Contains(string(result), "Read-only file system") {
+		t.Errorf("the runtime's binary can be written: %s %v", result, err)
+	}
+	c, err := Open(s.create.Root, s.create.ID)
+	s.must(err)
+	s.must(c.killInit())
+}
