@@ -63,6 +63,19 @@ var routes = []route{
 	{"POST", "/exec/{id}/resize", (*Server).execResize, 0, false},
 	{"GET", "/exec/{id}/json", (*Server).execInspect, 0, false},
 
+	{"GET", "/images/json", (*Server).imageList, 0, false},
+	{"GET", "/images/search", (*Server).imageSearch, 0, false},
+	{"GET", "/images/get", (*Server).imageSave, 0, false},
+	{"POST", "/images/create", (*Server).imageCreate, 0, false},
+	{"POST", "/images/load", (*Server).imageLoad, 0, false},
+	{"POST", "/images/prune", (*Server).imagePrune, 25, false},
+	{"GET", "/images/{name...}/json", (*Server).imageInspect, 0, false},
+	{"GET", "/images/{name...}/history", (*Server).imageHistory, 0, false},
+	{"GET", "/images/{name...}/get", (*Server).imageSave, 0, false},
+	{"POST", "/images/{name...}/tag", (*Server).imageTag, 0, false},
+	{"POST", "/images/{name...}/push", (*Server).imagePush, 0, false},
+	{"DELETE", "/images/{name...}", (*Server).imageRemove, 0, false},
+
 	{"GET", "/distribution/{name...}/json", absent("asking a registry"), 30, false},
 	{"POST", "/build", absent("building images"), 0, false},
 	{"POST", "/build/prune", absent("building images"), 31, false},
@@ -125,7 +138,7 @@ var routes = []route{
 // absent returns the handler of what this engine does not have.
 func absent(what string) handler {
 	return func(*Server, http.ResponseWriter, *http.Request) error {
-		return errdefs.NotImplemented.Errorf("%s is not implemented by engined", what)
+		return errdefs.NotImplemented.Errorf("%s: not supported by engined", what) // docker inspect goes on after "not supported"
 	}
 }
 

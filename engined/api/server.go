@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -14,6 +13,7 @@ import (
 // Server answers the API's requests with the nouns it is given.
 type Server struct {
 	Containers containers
+	Images     images
 	Networks   networks
 	Events     eventLog
 	System     daemon
@@ -160,6 +160,3 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 var errPageNotFound error = errdefs.NotFound.Errorf("page not found")
-
-// isGone says whether an error only means that the client went away.
-func isGone(err error) bool { return errors.Is(err, context.Canceled) }

@@ -34,10 +34,8 @@ func (s *Store) List(ctx context.Context, opts ListOptions) ([]apiimage.Summary,
 	if err != nil {
 		return nil, err
 	}
-	parents := map[digest.Digest]bool{}
-	for _, r := range rows {
-		parents[r.parent] = true
-	}
+	sort.SliceStable(rows, func(i, j int) bool { return rows[i].created().After(rows[j].created()) })
+	parents := parentsOf(rows)
 	summaries := []apiimage.Summary{}
 	for _, r := range rows {
 		names, wanted, err := selected.names(r, parents[r.id])
@@ -48,11 +46,19 @@ func (s *Store) List(ctx context.Context, opts ListOptions) ([]apiimage.Summary,
 			summaries = append(summaries, r.summary(names))
 		}
 	}
-	sort.SliceStable(summaries, func(i, j int) bool { return summaries[i].Created > summaries[j].Created })
 	if opts.SharedSize {
 		err = s.addSharedSizes(ctx, rows, summaries)
 	}
 	return summaries, err
+}
+
+// parentsOf returns the ids that images were built on.
+func parentsOf(rows []*row) map[digest.Digest]bool {
+	parents := map[digest.Digest]bool{}
+	for _, r := range rows {
+		parents[r.parent] = true
+	}
+	return parents
 }
 
 // selection is ListOptions with their references looked up.

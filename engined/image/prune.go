@@ -7,7 +7,6 @@ import (
 
 	apievents "github.com/moby/moby/api/types/events"
 	apiimage "github.com/moby/moby/api/types/image"
-	"github.com/opencontainers/go-digest"
 
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -31,10 +30,7 @@ func (s *Store) Prune(ctx context.Context, filters Filters, running map[string]b
 	if err != nil {
 		return report, err
 	}
-	parents := map[digest.Digest]bool{}
-	for _, r := range rows {
-		parents[r.parent] = true
-	}
+	parents := parentsOf(rows)
 	for _, r := range rows {
 		switch {
 		case len(r.names) == 0 && parents[r.id], dangling && hasTag(r.names),

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
 	apievents "github.com/moby/moby/api/types/events"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -39,13 +40,18 @@ type saved struct {
 	layers []layer.Layer
 }
 
-// Save looks up images by name or id. Close must be called.
-func (s *Store) Save(ctx context.Context, refs []string) (saving *Saving, err error) {
-	saving = &Saving{store: s, working: work()}
+// Save looks up images by name or id; a name without a tag means all tags of
+// its repository. Close must be called.
+func (s *Store) Save(ctx context.Context, refs []string) (_ *Saving, err error) {
+	saving := &Saving{store: s, working: work()}
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
 	undo.Add("release layers", func(context.Context) error { saving.Close(ctx); return nil })
 	seen := map[digest.Digest]int{}
+	refs, err = s.allTags(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
 	for _, ref := range refs {
 		found, err := s.find(ctx, ref)
 		if err != nil {
@@ -67,6 +73,32 @@ func (s *Store) Save(ctx context.Context, refs []string) (saving *Saving, err er
 		}
 	}
 	return saving, nil
+}
+
+// allTags replaces a repository's name by all its tagged names, if it has any.
+func (s *Store) allTags(ctx context.Context, refs []string) ([]string, error) {
+	rows, err := s.rows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, ref := range refs {
+		parsed, err := reference.ParseNormalizedNamed(ref)
+		before := len(all)
+		if err == nil && reference.IsNameOnly(parsed) {
+			for _, r := range rows {
+				for _, n := range r.names {
+					if !n.isDigest() && n.repository() == parsed.Name() {
+						all = append(all, string(n))
+					}
+				}
+			}
+		}
+		if len(all) == before {
+			all = append(all, ref)
+		}
+	}
+	return all, nil
 }
 
 // add reads what the archive needs of an image, and holds its layers.

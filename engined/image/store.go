@@ -118,7 +118,7 @@ type row struct {
 
 const columns = `SELECT id, chain, parent, tagged FROM images `
 
-// rows reads every image, newest first.
+// rows reads every image, by id.
 func (s *Store) rows(ctx context.Context) ([]*row, error) {
 	layers, err := s.layers.All(ctx)
 	if err != nil {

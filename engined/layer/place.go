@@ -166,10 +166,10 @@ func writeAll(fd int, p []byte) error {
 
 // hardLink links to another file of this layer. A link is never followed: a
 // link to a symbolic link is one more name of that.
-func (u *unpacker) hardLink(dir int, base, name, target string) error {
-	target, err := cleanName(target)
+func (u *unpacker) hardLink(dir int, base, name, linkname string) error {
+	target, err := cleanName(linkname)
 	if err != nil {
-		return fmt.Errorf("hard link to %q: %w", target, err)
+		return fmt.Errorf("hard link to %q: %w", linkname, err)
 	}
 	if target == name {
 		return errdefs.InvalidArgument.Errorf("a hard link to itself")

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/vbatts/tar-split/archive/tar" // reads as the standard one, and keeps the raw bytes
@@ -114,7 +115,7 @@ func (u *unpacker) all(ctx context.Context, stream io.Reader, split *splitWriter
 		u.copied = 0
 		added, err := u.entry(header, reader)
 		if err != nil {
-			return 0, fmt.Errorf("unpacking %q: %w", header.Name, err)
+			return 0, fmt.Errorf("unpacking %q: %w", header.Name, classify(err))
 		}
 		kept, err := u.skip(reader)
 		if err != nil {
@@ -135,6 +136,19 @@ func (u *unpacker) all(ctx context.Context, stream io.Reader, split *splitWriter
 			return 0, fmt.Errorf("reading the end of the tar: %w", err)
 		}
 	}
+}
+
+// classify tells what is the tar's fault from what is the machine's.
+func classify(err error) error {
+	for _, fault := range []syscall.Errno{unix.EEXIST, unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EINVAL, unix.ERANGE} {
+		if errors.Is(err, fault) {
+			return errdefs.InvalidArgument.Errorf("%w", err)
+		}
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return errdefs.ResourceExhausted.Errorf("%w", err)
+	}
+	return err
 }
 
 // skip reads the rest of an entry: what is no file carries nothing, except
