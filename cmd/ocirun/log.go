@@ -56,6 +56,12 @@ func (g *globals) openLog(stderr io.Writer) (func(), error) {
 	return func() { file.Close() }, nil
 }
 
+// logToStderr is for a command line that is not understood: --log may be what
+// is wrong with it.
+func logToStderr(stderr io.Writer) {
+	slog.SetDefault(slog.New(&handler{level: slog.LevelInfo, mu: new(sync.Mutex), out: stderr}))
+}
+
 func (h *handler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
 func (h *handler) WithGroup(string) slog.Handler { return h }

@@ -68,7 +68,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err := top.parse(args[1:]); err != nil {
 		fmt.Fprintf(stdout, "Incorrect Usage. %v\n\n", err)
 		printHelp(stdout, top)
-		return fail(stderr, &g, err)
+		logToStderr(stderr)
+		return fail(stderr, &globals{}, err)
 	}
 	rest := top.args()
 	switch {

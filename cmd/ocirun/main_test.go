@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// ocirun runs a command line in this process.
+func ocirun(args ...string) (status int, stdout, stderr string) {
+	var out, errors bytes.Buffer
+	status = run(append([]string{"ocirun"}, args...), &out, &errors)
+	return status, out.String(), errors.String()
+}
+
+func TestErrorsAreLoggedAsRuncDoes(t *testing.T) {
+	root := t.TempDir()
+	status, _, stderr := ocirun("--root", root, "state", "nope")
+	if status != 1 || !strings.HasPrefix(stderr, `time="`) || !strings.HasSuffix(stderr, ` level=error msg="container does not exist"`+"\n") {
+		t.Errorf("%d %q", status, stderr)
+	}
+	log := filepath.Join(root, "log")
+	status, _, stderr = ocirun("--root", root, "--log", log, "--log-format", "json", "state", "nope")
+	if status != 1 || stderr != "container does not exist\n" {
+		t.Errorf("%d %q", status, stderr)
+	}
+	data, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var line map[string]string
+	if err := json.Unmarshal(data, &line); err != nil {
+		t.Fatal(err)
+	}
+	delete(line, "time")
+	want := map[string]string{"level": "error", "msg": "container does not exist", "kind": "not-found", "code": "no-such-container", "subject": "nope"}
+	for key, value := range want {
+		if line[key] != value {
+			t.Errorf("%s is %q, want %q", key, line[key], value)
+		}
+	}
+	if len(line) != len(want) {
+		t.Errorf("%v", line)
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, c := range []struct {
+		args   []string
+		status int
+		text   string
+	}{
+		{[]string{"state"}, 1, `: \"state\" requires exactly 1 argument(s)`},
+		{[]string{"state", "a", "b"}, 1, `: \"state\" requires exactly 1 argument(s)`},
+		{[]string{"kill"}, 1, `: \"kill\" requires a minimum of 1 argument(s)`},
+		{[]string{"state", "--foo"}, 1, "flag provided but not defined: -foo"},
+		{[]string{"--foo", "state"}, 1, "flag provided but not defined: -foo"},
+		{[]string{"nope"}, 3, "No help topic for 'nope'"},
+		{[]string{"list", "-f", "xml"}, 1, "invalid format option"},
+		{[]string{"--log-format", "xml", "list"}, 1, "invalid log-format: xml"},
+		{[]string{"events", "--interval", "-1s", "x"}, 1, "duration interval must be greater than 0"},
+		{[]string{"update", "--l3-cache-schema", "x", "x"}, 1, "container does not exist"},
+	} {
+		status, _, stderr := ocirun(append([]string{"--root", t.TempDir()}, c.args...)...)
+		if status != c.status || !strings.Contains(stderr, c.text) {
+			t.Errorf("%q: %d %q", c.args, status, stderr)
+		}
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	_, version, _ := ocirun("--version")
+	if !strings.HasPrefix(version, "ocirun version ") || !strings.Contains(version, "\nspec: "+specs.Version+"\n") || !strings.Contains(version, "\nlibseccomp: ") {
+		t.Errorf("%q", version)
+	}
+	_, help, _ := ocirun("--help")
+	for _, c := range commands {
+		if !strings.Contains(help, "\n   "+c.name+" ") {
+			t.Errorf("help lacks %s", c.name)
+		}
+		status, out, _ := ocirun(c.name, "--help")
+		if status != 0 || !strings.Contains(out, "ocirun "+c.name) {
+			t.Errorf("%s --help: %d %q", c.name, status, out)
+		}
+	}
+}
+
+func TestListOfNothing(t *testing.T) {
+	status, out, _ := ocirun("--root", t.TempDir(), "list")
+	if status != 0 || out != "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n" {
+		t.Errorf("%d %q", status, out)
+	}
+	if status, _, _ := ocirun("--root", "/nonexistent/root", "list"); status != 1 {
+		t.Error("a root that is not there passed")
+	}
+}
+
+func TestSpecIsWrittenOnce(t *testing.T) {
+	dir := t.TempDir()
+	if status, _, stderr := ocirun("spec", "-b", dir); status != 0 {
+		t.Fatal(stderr)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil || spec.Version != specs.Version {
+		t.Errorf("%s, %v", spec.Version, err)
+	}
+	if status, _, stderr := ocirun("spec", "-b", dir); status != 1 || !strings.Contains(stderr, "File config.json exists. Remove it first") {
+		t.Errorf("%d %q", status, stderr)
+	}
+}
+
+func TestUpdateOptions(t *testing.T) {
+	f := newFlags("update")
+	list := bindLimits(f)
+	if err := f.parse(strings.Fields("--memory 512m --memory-swap -1 --cpu-share 512 --cpuset-cpus 0 --pids-limit 5 --blkio-weight 20 --cpu-idle 1")); err != nil {
+		t.Fatal(err)
+	}
+	var r specs.LinuxResources
+	if err := list.apply(f, &r); err != nil {
+		t.Fatal(err)
+	}
+	if *r.Memory.Limit != 512<<20 || *r.Memory.Swap != -1 || *r.CPU.Shares != 512 || r.CPU.Cpus != "0" || *r.Pids.Limit != 5 || *r.BlockIO.Weight != 20 || *r.CPU.Idle != 1 {
+		t.Errorf("%+v", r)
+	}
+	bad := newFlags("update")
+	list = bindLimits(bad)
+	if err := bad.parse([]string{"--cpu-quota", "much"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := list.apply(bad, &r); err == nil || !strings.Contains(err.Error(), "invalid value for cpu-quota") {
+		t.Errorf("%v", err)
+	}
+}

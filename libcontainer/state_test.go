@@ -1,0 +1,365 @@
+package libcontainer
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+func TestIDsAsRunc(t *testing.T) {
+	for id, valid := range map[string]bool{
+		"a": true, "web_1.x+y-z": true, "...": true, "": false, ".": false, "..": false, "a/b": false, "a b": false, "ä": false, "a,b": false,
+	} {
+		if err := validateID(id); (err == nil) != valid {
+			t.Errorf("%q: %v", id, err)
+		}
+		if _, err := Open(t.TempDir(), id); valid && errdefs.CodeOf(err) != errdefs.NoSuchContainer {
+			t.Errorf("opening %q: %v", id, err)
+		}
+	}
+}
+
+func TestReserveOnceSaveAndOpen(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "not/there/yet")
+	c, err := Reserve(root, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Reserve(root, "web"); errdefs.KindOf(err) != errdefs.AlreadyExists {
+		t.Errorf("the second Reserve: %v", err)
+	}
+	if _, err := Open(root, "web"); errdefs.CodeOf(err) != errdefs.NoSuchContainer {
+		t.Errorf("reserved, without a state: %v", err)
+	}
+	c.State = State{
+		OCIVersion: "1.3.0", ID: "web", Bundle: "/b", Rootfs: "/b/rootfs", Pid: 7, PidStart: 8, Created: time.Unix(9, 0).UTC(),
+		Annotations: map[string]string{"a": "b"}, Cgroup: cgroup.Location{V1: map[string]string{"memory": "/m"}},
+	}
+	if err := c.Save(); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Open(root, "web")
+	if err != nil || !reflect.DeepEqual(opened, c) {
+		t.Errorf("%+v, %v", opened, err)
+	}
+	if info, err := os.Stat(c.Dir()); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+func TestListPassesOverWhatIsHalfMade(t *testing.T) {
+	root := t.TempDir()
+	good, err := Reserve(root, "good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good.State.ID = "good"
+	if err := good.Save(); err != nil {
+		t.Fatal(err)
+	}
+	for name, state := range map[string]string{"half": "", "corrupt": "{"} {
+		c, err := Reserve(root, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state == "" {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(c.Dir(), StateFile), []byte(state), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, skipped, err := List(root)
+	if err != nil || len(list) != 1 || list[0].ID != "good" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if len(skipped) != 1 || errdefs.KindOf(skipped[0]) != errdefs.DataLoss {
+		t.Errorf("skipped %v", skipped)
+	}
+}
+
+// process starts a sleep and returns a container whose first process it is.
+func process(t *testing.T) (*Container, *exec.Cmd) {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill() //nolint:errcheck // it may be dead already
+		cmd.Wait()         //nolint:errcheck // it was killed
+	})
+	start, err := ProcessStart(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Reserve(t.TempDir(), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.State.ID, c.State.Pid, c.State.PidStart = "c", cmd.Process.Pid, start
+	if err := c.Save(); err != nil {
+		t.Fatal(err)
+	}
+	return c, cmd
+}
+
+func wantStatus(t *testing.T, c *Container, want Status) {
+	t.Helper()
+	if got, err := c.Status(); err != nil || got != want {
+		t.Errorf("status %q (%v), want %q", got, err, want)
+	}
+}
+
+func TestStatusIsDerived(t *testing.T) {
+	c, cmd := process(t)
+	wantStatus(t, c, Running)
+	fifo := filepath.Join(c.Dir(), FifoFile)
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, c, Created)
+	freezer := t.TempDir() // a freezer that says what we write
+	if err := os.WriteFile(filepath.Join(freezer, "freezer.state"), []byte("FROZEN\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.State.Cgroup = cgroup.Location{V1: map[string]string{"freezer": freezer}}
+	wantStatus(t, c, Paused)
+	c.State.Cgroup = cgroup.Location{}
+
+	c.State.PidStart++
+	wantStatus(t, c, Stopped) // the pid is another process's now
+	c.State.PidStart--
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := awaitExit(t.Context(), fd); err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, c, Stopped) // a zombie
+	cmd.Wait()                //nolint:errcheck // it was killed
+	wantStatus(t, c, Stopped)
+}
+
+func TestStatOfAnOddName(t *testing.T) {
+	fields := "7 (a) R 1 2) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"
+	if state, start, err := parseStat([]byte(fields)); state != 'Z' || start != 4242 || err != nil {
+		t.Errorf("%c %d %v", state, start, err)
+	}
+	for _, bad := range []string{"", "7 (a", "7 (a) R 1", "7 (a) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x"} {
+		if _, _, err := parseStat([]byte(bad)); err == nil {
+			t.Errorf("%q passed", bad)
+		}
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for text, want := range map[string]unix.Signal{"9": 9, "KILL": 9, "sigterm": 15, "SIGUSR1": 10, "0": 0, "42": 42} {
+		if got, err := ParseSignal(text); got != want || err != nil {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	if _, err := ParseSignal("FOO"); err == nil || err.Error() != `unknown signal "FOO"` {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestKillOfWhatRunsAndWhatDoesNot(t *testing.T) {
+	c, cmd := process(t)
+	if err := Kill(t.Context(), c, 0); err != nil {
+		t.Error(err)
+	}
+	if err := Kill(t.Context(), c, 99); !errors.Is(err, unix.EINVAL) || !strings.HasPrefix(err.Error(), "unable to signal init: ") {
+		t.Errorf("signal 99: %v", err)
+	}
+	if err := Kill(t.Context(), c, unix.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	cmd.Wait() //nolint:errcheck // it was terminated
+	err := Kill(t.Context(), c, unix.SIGTERM)
+	if errdefs.CodeOf(err) != errdefs.NotRunning || err.Error() != "container not running" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestDelete(t *testing.T) {
+	c, cmd := process(t)
+	err := Delete(t.Context(), c.Root, c.ID, false)
+	if errdefs.CodeOf(err) != errdefs.Running || err.Error() != "cannot delete container c that is not stopped: running" {
+		t.Errorf("%v", err)
+	}
+	if err := Delete(t.Context(), c.Root, c.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the process ended well")
+	}
+	if _, err := os.Stat(c.Dir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory: %v", err)
+	}
+	if err := Delete(t.Context(), c.Root, c.ID, true); err != nil {
+		t.Errorf("by force, of nothing: %v", err)
+	}
+	if err := Delete(t.Context(), c.Root, c.ID, false); errdefs.CodeOf(err) != errdefs.NoSuchContainer {
+		t.Errorf("of nothing: %v", err)
+	}
+	if err := Delete(t.Context(), c.Root, "../x", true); errdefs.KindOf(err) != errdefs.InvalidArgument {
+		t.Errorf("of a path: %v", err)
+	}
+}
+
+// What create left when it was killed before it wrote a state: a directory, a
+// config, cgroups.
+func TestDeleteByForceOfHalfAContainer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making cgroups needs root")
+	}
+	layout, err := cgroup.Detect()
+	if err != nil {
+		t.Skip(err)
+	}
+	root := t.TempDir()
+	c, err := Reserve(root, "half")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := "/engined-test-half-" + filepath.Base(t.TempDir()) + "-" + time.Now().Format("150405.000000")
+	spec := &specs.Spec{Version: specs.Version, Linux: &specs.Linux{CgroupsPath: parent}}
+	config := `{"ociVersion":"1.3.0","linux":{"cgroupsPath":"` + parent + `"}}`
+	if err := os.WriteFile(filepath.Join(c.Dir(), ConfigFile), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cg, err := cgroup.Make(layout, spec, "half", cgroup.Options{})
+	if err != nil {
+		t.Skip("cgroups cannot be made here: ", err)
+	}
+	t.Cleanup(func() { cg.Remove(t.Context()) }) //nolint:errcheck // in case the test failed
+	other, err := Reserve(root, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.State.Cgroup = cg.Location()
+	if err := other.Save(); err != nil {
+		t.Fatal(err)
+	}
+	exists := func() bool { return unix.Access(filepath.Dir(cg.JoinFiles()[0]), unix.F_OK) == nil }
+	if len(cg.JoinFiles()) == 0 {
+		exists = func() bool { return unix.Access(cg.Dir(), unix.F_OK) == nil }
+	}
+	if err := Delete(t.Context(), root, "half", true); err != nil || !exists() {
+		t.Errorf("a cgroup of another container was removed (%v)", err)
+	}
+	if err := os.RemoveAll(other.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = Reserve(root, "half"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.Dir(), ConfigFile), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Delete(t.Context(), root, "half", true); err != nil || exists() {
+		t.Errorf("the cgroup is still there (%v)", err)
+	}
+}
+
+func TestPauseAndResumeRefuse(t *testing.T) {
+	c, cmd := process(t)
+	if err := Resume(t.Context(), c); err == nil || err.Error() != "container not paused" {
+		t.Errorf("%v", err)
+	}
+	cmd.Process.Kill() //nolint:errcheck // it runs
+	cmd.Wait()         //nolint:errcheck // it was killed
+	if err := Pause(t.Context(), c); err == nil || err.Error() != "container not running" {
+		t.Errorf("%v", err)
+	}
+	if err := Update(c, &specs.LinuxResources{}); errdefs.CodeOf(err) != errdefs.NotRunning {
+		t.Errorf("%v", err)
+	}
+}
+
+func number[T any](n T) *T { return &n }
+
+// Zero leaves a limit alone; a changed one takes its partners along.
+func TestMergeOfLimits(t *testing.T) {
+	before := &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: number(int64(100)), Swap: number(int64(200))},
+		CPU:    &specs.LinuxCPU{Quota: number(int64(5)), Period: number(uint64(10)), Cpus: "0"},
+		Pids:   &specs.LinuxPids{Limit: number(int64(7))},
+	}
+	changes := &specs.LinuxResources{
+		Memory:  &specs.LinuxMemory{Limit: number(int64(0)), Swap: number(int64(300))},
+		CPU:     &specs.LinuxCPU{Quota: number(int64(6)), Shares: number(uint64(0))},
+		Pids:    &specs.LinuxPids{Limit: number(int64(0))},
+		BlockIO: &specs.LinuxBlockIO{Weight: number(uint16(20))},
+		Unified: map[string]string{"memory.high": "1"},
+	}
+	touched := merge(before, changes)
+	if *touched.Memory.Limit != 100 || *touched.Memory.Swap != 300 {
+		t.Errorf("memory %d %d", *touched.Memory.Limit, *touched.Memory.Swap)
+	}
+	if *touched.CPU.Quota != 6 || *touched.CPU.Period != 10 || touched.CPU.Cpus != "0" || touched.CPU.Shares != nil {
+		t.Errorf("cpu %+v", touched.CPU)
+	}
+	if touched.Pids != nil || *before.Pids.Limit != 7 || *before.BlockIO.Weight != 20 || before.Unified["memory.high"] != "1" {
+		t.Errorf("%+v", before)
+	}
+}
+
+func TestExampleIsValid(t *testing.T) {
+	spec := Example(true)
+	if err := validate(spec); err != nil {
+		t.Error(err)
+	}
+	if namespace(spec, specs.CgroupNamespace) == nil || namespace(Example(false), specs.CgroupNamespace) != nil {
+		t.Error("the cgroup namespace")
+	}
+	ToRootless(spec, 1000, 1001)
+	if err := validate(spec); err != nil {
+		t.Error("rootless: ", err)
+	}
+	if namespace(spec, specs.NetworkNamespace) != nil || spec.Linux.UIDMappings[0].HostID != 1000 || spec.Linux.GIDMappings[0].HostID != 1001 {
+		t.Errorf("rootless: %+v", spec.Linux)
+	}
+}
+
+// What features says is not done is refused, and what it says is done is not.
+func TestFeaturesAreTrue(t *testing.T) {
+	f := Features("1", "")
+	for _, kind := range f.Linux.Namespaces {
+		spec := Example(false)
+		spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+		if kind != "mount" {
+			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.LinuxNamespaceType(kind)})
+		}
+		spec.Hostname = ""
+		if kind == "user" {
+			spec.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}}
+			spec.Linux.GIDMappings = spec.Linux.UIDMappings
+		}
+		if err := validate(spec); err != nil {
+			t.Errorf("namespace %s: %v", kind, err)
+		}
+	}
+	spec := Example(false)
+	spec.Linux.IntelRdt = &specs.LinuxIntelRdt{}
+	if err := validate(spec); errdefs.KindOf(err) != errdefs.NotImplemented || *f.Linux.IntelRdt.Enabled {
+		t.Errorf("intelRdt: %v", err)
+	}
+}
