@@ -26,6 +26,7 @@ type command struct {
 	container *container
 	request   apicontainer.ExecCreateRequest
 	keys      []byte
+	done      chan struct{} // closed when ended is set
 
 	mu      sync.Mutex // guards what follows
 	started bool
@@ -54,7 +55,7 @@ func (s *Service) ExecCreate(ctx context.Context, ref string, request apicontain
 	if dir := request.WorkingDir; dir != "" && dir[0] != '/' {
 		return "", errdefs.InvalidArgument.Errorf("WorkingDir: %q: expected an absolute path", dir)
 	}
-	e := &command{id: newID(), container: c, request: request, keys: keys}
+	e := &command{id: newID(), container: c, request: request, keys: keys, done: make(chan struct{})}
 	s.execs.add(e)
 	s.tellExec(e, apievents.ActionExecCreate, nil)
 	return e.id, nil
@@ -179,6 +180,7 @@ func (s *Service) ExecInspect(ctx context.Context, id string) (apicontainer.Exec
 	if err != nil {
 		return apicontainer.ExecInspectResponse{}, err
 	}
+	e.settle(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	found := apicontainer.ExecInspectResponse{
@@ -246,5 +248,6 @@ func (e *command) end(code int) bool {
 		return false
 	}
 	e.ended, e.code, e.pid = time.Now(), code, 0
+	close(e.done)
 	return true
 }
