@@ -55,14 +55,40 @@ func (s *Service) handle(ctx context.Context, event task.Event) {
 		} else {
 			s.execEnded(ctx, event)
 		}
-	case task.EventPause:
-		err = s.noteFroze(ctx, c)
-	case task.EventResume:
-		err = s.noteThawed(ctx, c)
+	case task.EventPause, task.EventResume:
+		s.following.Go(func() { s.agree(ctx, c) })
 	}
-	if err != nil && errdefs.KindOf(err) != errdefs.FailedPrecondition {
-		s.Logger.Error("handling an event of the supervisor", "container", c.id, "event", event.Type, "error", err)
+}
+
+// agree makes the record say whether the container is frozen, which is news
+// only if it was not this engine's doing. The event may be old by the time a
+// verb that did it is through: what counts is what is so then.
+func (s *Service) agree(ctx context.Context, c *container) {
+	release, err := c.turn.take(ctx, tearing, c.id)
+	if err != nil {
+		return // at the next start, then
 	}
+	defer release()
+	ctx, cancel := begun(ctx)
+	defer cancel()
+	now, err := s.Tasks.State(ctx, c.id)
+	if err == nil {
+		err = s.noteStatus(ctx, c, now.Status)
+	}
+	if kind := errdefs.KindOf(err); err != nil && kind != errdefs.NotFound && kind != errdefs.FailedPrecondition {
+		s.Logger.Error("looking whether a container is paused", "container", c.id, "error", err)
+	}
+}
+
+// noteStatus records what the supervisor says of a container that runs.
+func (s *Service) noteStatus(ctx context.Context, c *container, status string) error {
+	switch phase := c.record.Load().Phase(); {
+	case phase == running && status == "paused":
+		return s.noteFroze(ctx, c)
+	case phase == paused && status == "running":
+		return s.noteThawed(ctx, c)
+	}
+	return nil
 }
 
 // execEnded notes the end of a command; the shim then need not remember it.

@@ -139,11 +139,5 @@ func (s *Service) reconcileOne(ctx context.Context, c *container, t *task.Contai
 			s.execExited(p.ID, *p.Exit)
 		}
 	}
-	switch phase := r.Phase(); {
-	case phase == running && t.Status == "paused":
-		return s.noteFroze(ctx, c)
-	case phase == paused && t.Status == "running":
-		return s.noteThawed(ctx, c)
-	}
-	return nil
+	return s.noteStatus(ctx, c, t.Status)
 }
