@@ -208,4 +208,3 @@ func TestPausedWhileEnginedWasAway(t *testing.T) {
 		t.Errorf("%v, %v", list, err)
 	}
 }
-
