@@ -70,28 +70,35 @@ func (l *launch) makeFifo() error {
 	return nil
 }
 
-// cloneEarly starts the clone if config.json says enough at a glance. On v2
-// the cgroup must be there first, to be cloned into.
+// cloneEarly starts the clone if config.json says enough at a glance. Where
+// there is a v2 hierarchy the cgroup must be there first, to be cloned into; a
+// pure v2 host needs the spec's limits for that.
 func (l *launch) cloneEarly() error {
 	e, ok := readEarly(l.config)
 	if !ok || l.layout.Mode == cgroup.V2 {
 		return nil
 	}
+	l.early = e
 	if err := l.prepareFiles(e.terminal && (l.mode == attached || l.opts.ConsoleSocket != "")); err != nil {
 		return err
 	}
-	l.early = e
-	l.clone(birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1, cgroupFD: -1}, func() {})
+	b := birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1}
+	if l.layout.Mode == cgroup.Hybrid {
+		if err := l.makeCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
+			return err
+		}
+		b.cgroup = l.cgroup
+	}
+	l.clone(b)
 	return nil
 }
 
 // clone starts the clone in the background; l.born waits for it.
-func (l *launch) clone(b birth, done func()) {
+func (l *launch) clone(b birth) {
 	born := make(chan error, 1)
 	go func() {
 		var err error
 		l.child, err = spawn(b)
-		done()
 		born <- err
 	}()
 	l.born = sync.OnceValue(func() error { return <-born })
@@ -128,28 +135,34 @@ func (l *launch) cloneLate() error {
 	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
 		return err
 	}
-	if user := private(l.spec, specs.UserNamespace); user || l.layout.Mode == cgroup.V2 {
-		if err := l.makeCgroup(); err != nil {
-			return err
-		}
-		if err := l.openJoinFiles(user); err != nil {
+	if l.cgroup == nil {
+		if err := l.makeCgroup(l.spec); err != nil {
 			return err
 		}
 	}
-	b, done, err := l.birth()
-	if err != nil {
-		done()
-		return err
+	if private(l.spec, specs.UserNamespace) {
+		if err := l.openJoinFiles(); err != nil {
+			return err
+		}
 	}
-	l.clone(b, done)
+	b := birth{
+		files: l.files, cloneFlags: newNamespaces(l.spec.Linux.Namespaces), pidFD: -1, cgroup: l.cgroup,
+		uids: idMaps(l.spec.Linux.UIDMappings), gids: idMaps(l.spec.Linux.GIDMappings),
+	}
+	if ns := namespace(l.spec, specs.PIDNamespace); ns != nil && ns.Path != "" {
+		fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("joining pid namespace %q: %w", ns.Path, err)
+		}
+		l.owned = append(l.owned, fd)
+		b.pidFD = fd
+	}
+	l.clone(b)
 	return nil
 }
 
 // openJoinFiles opens for the child what the root of a user namespace cannot.
-func (l *launch) openJoinFiles(user bool) error {
-	if !user {
-		return nil
-	}
+func (l *launch) openJoinFiles() error {
 	for _, file := range l.cgroup.JoinFiles() {
 		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -172,36 +185,6 @@ func (l *launch) adjustOOM() error {
 		return fmt.Errorf("setting oom_score_adj: %w", err)
 	}
 	return nil
-}
-
-// birth says what the process is cloned with: all new namespaces at once.
-func (l *launch) birth() (birth, func(), error) {
-	b := birth{files: l.files, pidFD: -1, cgroupFD: -1}
-	var open []int
-	closeAll := func() {
-		for _, fd := range open {
-			unix.Close(fd)
-		}
-	}
-	b.cloneFlags = newNamespaces(l.spec.Linux.Namespaces)
-	if ns := namespace(l.spec, specs.PIDNamespace); ns != nil && ns.Path != "" {
-		fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return b, closeAll, fmt.Errorf("joining pid namespace %q: %w", ns.Path, err)
-		}
-		b.pidFD = fd
-		open = append(open, fd)
-	}
-	if l.layout.Mode == cgroup.V2 {
-		fd, err := unix.Open(l.cgroup.Dir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return b, closeAll, fmt.Errorf("opening the cgroup: %w", err)
-		}
-		b.cgroupFD = fd
-		open = append(open, fd)
-	}
-	b.uids, b.gids = idMaps(l.spec.Linux.UIDMappings), idMaps(l.spec.Linux.GIDMappings)
-	return b, closeAll, nil
 }
 
 // newNamespaces are the flags of those that clone makes. The cgroup namespace

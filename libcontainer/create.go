@@ -193,8 +193,13 @@ func (l *launch) died() error {
 // work is what the parent does while the child is being cloned.
 func (l *launch) work() error {
 	if l.cgroup == nil {
-		if err := l.makeCgroup(); err != nil {
+		if err := l.makeCgroup(l.spec); err != nil {
 			return err
+		}
+	}
+	if resources := l.spec.Linux.Resources; resources != nil {
+		if err := l.cgroup.Set(resources); err != nil {
+			return fmt.Errorf("setting the cgroup's limits: %w", err)
 		}
 	}
 	if err := l.compileFilter(); err != nil {
@@ -220,9 +225,9 @@ func (l *launch) compileFilter() error {
 	return nil
 }
 
-// makeCgroup makes the cgroup and sets its limits.
-func (l *launch) makeCgroup() (err error) {
-	l.cgroup, err = cgroup.Make(l.layout, l.spec, l.container.ID, l.opts.Cgroup)
+// makeCgroup makes the cgroup that spec names.
+func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
+	l.cgroup, err = cgroup.Make(l.layout, spec, l.container.ID, l.opts.Cgroup)
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}
@@ -233,12 +238,6 @@ func (l *launch) makeCgroup() (err error) {
 		}
 		return made.Remove(ctx)
 	})
-	if l.spec.Linux.Resources == nil {
-		return nil
-	}
-	if err := l.cgroup.Set(l.spec.Linux.Resources); err != nil {
-		return fmt.Errorf("setting the cgroup's limits: %w", err)
-	}
 	return nil
 }
 

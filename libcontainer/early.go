@@ -12,8 +12,9 @@ import (
 // takes as long as the clone, 0.7 ms. The decoded spec is compared with it and
 // refused if it differs, by keys in odd case or given twice.
 type early struct {
-	terminal   bool
-	namespaces []specs.LinuxNamespace
+	terminal    bool
+	namespaces  []specs.LinuxNamespace
+	cgroupsPath string
 }
 
 // readEarly returns false if it cannot tell; the decoder finds out why.
@@ -22,6 +23,9 @@ func readEarly(config []byte) (early, bool) {
 	e.terminal = string(member(config, "process", "terminal")) == "true"
 	namespaces := member(config, "linux", "namespaces")
 	if namespaces == nil || json.Unmarshal(namespaces, &e.namespaces) != nil {
+		return e, false
+	}
+	if path := member(config, "linux", "cgroupsPath"); path != nil && json.Unmarshal(path, &e.cgroupsPath) != nil {
 		return e, false
 	}
 	for _, ns := range e.namespaces {
@@ -35,7 +39,7 @@ func readEarly(config []byte) (early, bool) {
 
 // agrees reports whether the decoded spec says the same.
 func (e *early) agrees(spec *specs.Spec) bool {
-	if e.terminal != spec.Process.Terminal || len(e.namespaces) != len(spec.Linux.Namespaces) {
+	if e.terminal != spec.Process.Terminal || e.cgroupsPath != spec.Linux.CgroupsPath || len(e.namespaces) != len(spec.Linux.Namespaces) {
 		return false
 	}
 	for i, ns := range spec.Linux.Namespaces {

@@ -2,7 +2,6 @@ package libcontainer
 
 import (
 	"context"
-	"fmt"
 	"os/signal"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -97,18 +96,7 @@ func (l *launch) spawnInside(init int, terminal bool) error {
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	b := birth{files: l.files, pidFD: init, cgroupFD: -1}
-	directory := l.container.cgroup().Dir()
-	if directory == "" {
-		l.clone(b, func() {})
-		return nil
-	}
-	fd, err := unix.Open(directory, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("opening the cgroup: %w", err)
-	}
-	b.cgroupFD = fd
-	l.clone(b, func() { unix.Close(fd) })
+	l.clone(birth{files: l.files, pidFD: init, cgroup: l.container.cgroup()})
 	return nil
 }
 

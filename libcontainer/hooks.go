@@ -116,7 +116,7 @@ func (l *launch) runInside(ctx context.Context, kind string, hooks []specs.Hook,
 }
 
 func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namespaces uint64) error {
-	init, err := unix.PidfdOpen(state.Pid, 0)
+	init, err := openProcess(state.Pid)
 	if err != nil {
 		return fmt.Errorf("opening the container's process: %w", err)
 	}
@@ -134,7 +134,7 @@ func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namesp
 	if namespaces&unix.CLONE_NEWPID != 0 {
 		pid = init
 	}
-	child, err := spawn(birth{files: []int{stdin, 2, 2, init}, pidFD: pid, cgroupFD: -1})
+	child, err := spawn(birth{files: []int{stdin, 2, 2, init}, pidFD: pid})
 	if err != nil {
 		return err
 	}
@@ -174,10 +174,21 @@ func waitHook(ctx context.Context, child *stage, hook *specs.Hook) error {
 		defer cancel()
 	}
 	pid := child.pid
-	stop := context.AfterFunc(ctx, func() { unix.Kill(pid, unix.SIGKILL) }) //nolint:errcheck // not reaped before stop
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		unix.Kill(pid, unix.SIGKILL) //nolint:errcheck // it is not reaped yet, so the pid is its own
+		close(done)
+	})
 	defer stop()
 	if _, err := child.follow(func(uint64) error { return nil }); err != nil {
 		return err
+	}
+	// Waited for without taking it, until the killer is out of the way.
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("waiting for a hook: %w", err)
+	}
+	if !stop() {
+		<-done
 	}
 	if err := child.reap(); err != nil {
 		return err

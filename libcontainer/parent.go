@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -31,7 +32,7 @@ type birth struct {
 	files      []int                  // descriptors from 0 on; socket and memory file are appended
 	cloneFlags uintptr                // CLONE_NEW* of the namespaces that are new
 	pidFD      int                    // joined before the clone if not -1: a pidfd or a namespace's file
-	cgroupFD   int                    // v2: cloned into it if not -1
+	cgroup     *cgroup.Cgroup         // cloned into its v2 directory, if it has one; may be nil
 	uids, gids []syscall.SysProcIDMap // of a new user namespace
 }
 
@@ -130,33 +131,76 @@ func (s *stage) start(b birth, self, socket int) error {
 	}
 	defer unix.Close(self)
 	attr := &syscall.ProcAttr{Env: []string{marker}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: b.cloneFlags}}
-	if b.cgroupFD >= 0 {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, b.cgroupFD
+	closeCgroup, err := b.cloneInto(attr.Sys)
+	if err != nil {
+		return err
 	}
+	defer closeCgroup()
 	if b.cloneFlags&unix.CLONE_NEWUSER != 0 {
 		attr.Sys.UidMappings, attr.Sys.GidMappings, attr.Sys.GidMappingsEnableSetgroups = b.uids, b.gids, true
 		attr.Sys.Credential = &syscall.Credential{}
 	}
-	fork := func() (err error) {
-		s.pid, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(self), []string{"ocirun", "init"}, attr)
-		return err
-	}
+	fork := func() error { return s.fork(b, self, attr) }
 	if b.pidFD < 0 {
-		if err := fork(); err != nil {
-			return fmt.Errorf("starting the container's process: %w", err)
-		}
-		return nil
+		return fork()
 	}
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err := unix.Setns(b.pidFD, unix.CLONE_NEWPID); err != nil {
+		if err := joinPid(b.pidFD); err != nil {
 			done <- fmt.Errorf("joining the pid namespace: %w", err)
 			return
 		}
 		done <- fork()
 	}()
 	return <-done
+}
+
+// cloneInto has the process born in the cgroup's v2 directory.
+func (b *birth) cloneInto(attr *syscall.SysProcAttr) (done func(), err error) {
+	if b.cgroup == nil || b.cgroup.Dir() == "" {
+		return func() {}, nil
+	}
+	fd, err := unix.Open(b.cgroup.Dir(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening the cgroup: %w", err)
+	}
+	attr.UseCgroupFD, attr.CgroupFD = true, fd
+	return func() { unix.Close(fd) }, nil
+}
+
+// fork clones. Without clone3 (5.3), or CLONE_INTO_CGROUP (5.7), the process
+// is moved to its cgroup afterwards, which waits for RCU.
+func (s *stage) fork(b birth, self int, attr *syscall.ProcAttr) (err error) {
+	path, args := "/proc/self/fd/"+strconv.Itoa(self), []string{"ocirun", "init"}
+	s.pid, err = syscall.ForkExec(path, args, attr)
+	if old := errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.E2BIG); attr.Sys.UseCgroupFD && old {
+		attr.Sys.UseCgroupFD = false
+		if s.pid, err = syscall.ForkExec(path, args, attr); err == nil {
+			if err = b.cgroup.Add(s.pid); err != nil {
+				err = errors.Join(err, s.kill())
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("starting the container's process: %w", err)
+	}
+	return nil
+}
+
+// joinPid sets the pid namespace that the thread's children are born in. fd is
+// the namespace's file, a process in it, or that one's directory in /proc.
+func joinPid(fd int) error {
+	err := unix.Setns(fd, unix.CLONE_NEWPID)
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	file, openErr := unix.Openat(fd, "ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if openErr != nil {
+		return err
+	}
+	defer unix.Close(file)
+	return unix.Setns(file, unix.CLONE_NEWPID)
 }
 
 // outOfTheWay duplicates fd to a number that ForkExec does not use in the

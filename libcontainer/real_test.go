@@ -13,10 +13,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/libcontainer/seccomp"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -29,6 +31,7 @@ type runtimeCall struct {
 	Create  CreateOptions
 	Detach  bool
 	Process *specs.Process // exec
+	Without []string       // system calls that answer ENOSYS, as on an old kernel
 }
 
 func TestMain(m *testing.M) {
@@ -44,6 +47,9 @@ func actAsRuntime(encoded string) int {
 	if err := json.Unmarshal([]byte(encoded), &c); err != nil {
 		panic(err)
 	}
+	if len(c.Without) > 0 {
+		forget(c.Without)
+	}
 	status, err := c.do(context.Background())
 	if err == nil {
 		return status
@@ -51,6 +57,24 @@ func actAsRuntime(encoded string) int {
 	wire, _ := json.Marshal(errdefs.ToWire(err))
 	fmt.Fprintf(os.Stderr, "%s\n", wire)
 	return 250
+}
+
+// forget makes system calls fail for this process and its children.
+func forget(names []string) {
+	enosys := uint(unix.ENOSYS)
+	filter, err := seccomp.Compile(&specs.LinuxSeccomp{
+		DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchAARCH64},
+		Syscalls: []specs.LinuxSyscall{{Names: names, Action: specs.ActErrno, ErrnoRet: &enosys}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	program := unix.SockFprog{Len: uint16(len(filter.Program) / 8), Filter: (*unix.SockFilter)(unsafe.Pointer(&filter.Program[0]))}
+	const setModeFilter = 1
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		panic(errno)
+	}
 }
 
 func (c *runtimeCall) do(ctx context.Context) (int, error) {
@@ -87,13 +111,14 @@ type result struct {
 
 // sandbox is a bundle and a root of its own.
 type sandbox struct {
-	t      *testing.T
-	dir    string
-	spec   *specs.Spec
-	create CreateOptions
-	stdin  string
-	extra  []*os.File
-	binary string // the runtime
+	t       *testing.T
+	dir     string
+	spec    *specs.Spec
+	create  CreateOptions
+	stdin   string
+	extra   []*os.File
+	binary  string   // the runtime
+	without []string // see runtimeCall
 }
 
 func newSandbox(t *testing.T) *sandbox {
@@ -154,7 +179,7 @@ func (s *sandbox) runtime(call runtimeCall) result {
 	config, err := json.Marshal(s.spec)
 	s.must(err)
 	s.must(os.WriteFile(filepath.Join(s.dir, ConfigFile), config, 0o644))
-	call.Create = s.create
+	call.Create, call.Without = s.create, s.without
 	encoded, err := json.Marshal(call)
 	s.must(err)
 	cmd := exec.Command(s.binary)
@@ -280,6 +305,7 @@ func TestProcessSeesWhatTheSpecSays(t *testing.T) {
 		echo loopback $(ip -o link | grep -c LOOPBACK,UP)
 		echo home $HOME umask $(umask) cwd $PWD
 		echo links $(readlink /dev/fd) $(readlink /dev/ptmx) $(readlink /dev/stdout)
+		echo cgroups elsewhere $(grep -vc ":` + s.spec.Linux.CgroupsPath + `$" /proc/self/cgroup)
 		echo null $(stat -c %F,%a,%t,%T /dev/null)
 		echo session $(cat /proc/self/stat | grep -c "^[0-9]* (cat) R 1 1 1 ")`)
 	want := `host box example.org
@@ -291,6 +317,7 @@ limit 77 99
 loopback 1
 home /root umask 0022 cwd /
 links /proc/self/fd pts/ptmx /proc/self/fd/1
+cgroups elsewhere 0
 null character special file,666,1,3
 session 0`
 	if out != want {
@@ -597,5 +624,42 @@ func TestUserNamespaceMapsIDs(t *testing.T) {
 	out := s.sh(`id -u; cat /proc/self/uid_map; echo > /dev/null; stat -c %t,%T /dev/null; touch /tmp/x || touch /x; stat -c %u /x; cat /proc/self/oom_score_adj`)
 	if fields := strings.Fields(out); strings.Join(fields, " ") != "0 0 200000 65536 1,3 0 50" {
 		t.Errorf("got %q", fields)
+	}
+}
+
+// Each of the newer system calls has a fallback, with the same result.
+func TestOlderKernels(t *testing.T) {
+	for _, missing := range [][]string{
+		{"openat2"}, {"open_tree"}, {"move_mount"}, {"mount_setattr"}, {"fsopen"}, {"close_range"}, {"clone3"}, {"pidfd_open"}, {"memfd_secret", "faccessat2"},
+		{"openat2", "open_tree", "move_mount", "mount_setattr", "fsopen", "close_range", "clone3", "pidfd_open"},
+	} {
+		t.Run(strings.Join(missing, ","), func(t *testing.T) {
+			s := newSandbox(t)
+			s.without = missing
+			s.must(os.WriteFile(filepath.Join(s.dir, "file"), []byte("bound"), 0o644))
+			s.must(os.Symlink("/absent/further", s.path("link")))
+			s.must(os.MkdirAll(s.path("absent"), 0o755))
+			s.spec.Mounts = append(s.spec.Mounts,
+				specs.Mount{Destination: "/link/../x/file", Type: "bind", Source: "file", Options: []string{"bind", "ro", "noexec"}},
+				specs.Mount{Destination: "/link/t", Type: "tmpfs", Source: "tmpfs", Options: []string{"ro"}})
+			s.spec.Linux.MaskedPaths = []string{"/proc/keys", "/proc/acpi", "/sys/firmware"}
+			s.spec.Linux.ReadonlyPaths = []string{"/proc/sys"}
+			s.spec.Root.Readonly = true
+			s.spec.Process.Args = []string{"sleep", "100"}
+			if r := s.runtime(runtimeCall{Verb: "run", Detach: true}); r.status != 0 {
+				t.Fatal(r.stderr)
+			}
+			process := *s.spec.Process
+			process.Args = []string{"sh", "-c", `hostname; cat /x/file; echo; ls /proc/$$/fd; cat /proc/keys | wc -c; ls /sys/firmware | wc -l
+				touch /y || touch /absent/further/t/y || echo x > /x/file || echo x > /proc/sys/kernel/domainname`}
+			r := s.runtime(runtimeCall{Verb: "exec", Process: &process})
+			lines := strings.Fields(r.stdout)
+			if len(lines) == 0 || strings.Join(lines[1:], " ") != "bound 0 1 2 0 0" || strings.Count(r.stderr, "Read-only file system") != 4 {
+				t.Errorf("got %+v", r)
+			}
+			c, err := Open(s.create.Root, s.create.ID)
+			s.must(err)
+			unix.Kill(c.State.Pid, unix.SIGKILL)
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -123,11 +124,12 @@ func (c *Container) killInit() error {
 }
 
 // pidfd opens the container's first process. The start time is compared after
-// the open: from then on the descriptor cannot become another's.
+// the open: from then on the descriptor cannot become another's. Before 5.3 it
+// is the process's directory in /proc, which takes signals as well.
 func (c *Container) pidfd() (int, error) {
 	gone := errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
-	fd, err := unix.PidfdOpen(c.State.Pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	fd, err := openProcess(c.State.Pid)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
 		return -1, gone
 	}
 	if err != nil {
@@ -139,4 +141,12 @@ func (c *Container) pidfd() (int, error) {
 		return -1, errors.Join(gone, err)
 	}
 	return fd, nil
+}
+
+func openProcess(pid int) (int, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ENOSYS) {
+		return unix.Open("/proc/"+strconv.Itoa(pid), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	return fd, err
 }

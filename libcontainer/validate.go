@@ -202,6 +202,9 @@ func checkPaths(spec *specs.Spec) error {
 			}
 		}
 	}
+	if p := spec.Linux.Personality; p != nil && p.Domain != specs.PerLinux && p.Domain != specs.PerLinux32 {
+		return invalid("linux.personality.domain", "expected LINUX or LINUX32, got %q", p.Domain)
+	}
 	switch spec.Linux.RootfsPropagation {
 	case "", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable":
 		return nil
@@ -242,6 +245,10 @@ func validateProcess(p *specs.Process, field string) error {
 		return unsupported(field + ".selinuxLabel")
 	case p.ExecCPUAffinity != nil:
 		return unsupported(field + ".execCPUAffinity")
+	case p.Scheduler != nil && !hasKey(schedulerPolicies, p.Scheduler.Policy):
+		return invalid(field+".scheduler.policy", "expected a policy as SCHED_BATCH, got %q", p.Scheduler.Policy)
+	case p.IOPriority != nil && !hasKey(ioClasses, p.IOPriority.Class):
+		return invalid(field+".ioPriority.class", "expected a class as IOPRIO_CLASS_BE, got %q", p.IOPriority.Class)
 	case p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000):
 		return invalid(field+".oomScoreAdj", "expected -1000 to 1000, got %d", *p.OOMScoreAdj)
 	}
@@ -257,4 +264,9 @@ func validateProcess(p *specs.Process, field string) error {
 		seen[r.Type] = true
 	}
 	return nil
+}
+
+func hasKey[K comparable, V any](table map[K]V, key K) bool {
+	_, ok := table[key]
+	return ok
 }

@@ -45,12 +45,10 @@ int bind_onto(struct stage *s, int source, int target)
 {
 	(void)s;
 	int tree = open_tree(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (tree < 0 && errno == ENOSYS)
-		return mount(fd_path(source).text, fd_path(target).text, NULL, MS_BIND, NULL);
-	if (tree < 0)
-		return -1;
-	int result = attach(tree, target);
+	int result = tree < 0 ? -1 : attach(tree, target);
 	close_fd(tree);
+	if (result < 0 && errno == ENOSYS)
+		return mount(fd_path(source).text, fd_path(target).text, NULL, MS_BIND, NULL);
 	return result;
 }
 
@@ -114,7 +112,8 @@ int op_tree(struct stage *s, const struct plan_op *op)
 	const char *source = op_text(s, op, 0);
 	unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->flags & FLAG_RECURSIVE ? AT_RECURSIVE : 0);
 	int fd = open_tree(AT_FDCWD, source, flags);
-	if (fd < 0 && errno == ENOSYS)
+	s->tree_is_source = fd < 0 && errno == ENOSYS;
+	if (s->tree_is_source)
 		fd = open(source, O_PATH | O_CLOEXEC);
 	return keep(s, SLOT_TREE, fd);
 }
@@ -123,9 +122,9 @@ int op_tree(struct stage *s, const struct plan_op *op)
 int op_attach(struct stage *s, const struct plan_op *op)
 {
 	int target = s->slots[SLOT_TARGET];
-	if (attach(s->slots[SLOT_TREE], target) == 0)
+	if (!s->tree_is_source && attach(s->slots[SLOT_TREE], target) == 0)
 		return 0;
-	if (errno != ENOSYS)
+	if (!s->tree_is_source && errno != ENOSYS)
 		return -1;
 	unsigned long flags = MS_BIND | (op->flags & FLAG_RECURSIVE ? MS_REC : 0);
 	if (mount(fd_path(s->slots[SLOT_TREE]).text, fd_path(target).text, NULL, flags, NULL) < 0)
@@ -225,17 +224,17 @@ static int mask_directory(struct stage *s, int target)
 	if (s->slots[SLOT_EMPTY] >= 0)
 		return bind_onto(s, s->slots[SLOT_EMPTY], target);
 	int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
-	if (context < 0 && errno == ENOSYS)
-		return mount("tmpfs", fd_path(target).text, "tmpfs", MS_RDONLY, NULL);
 	int tree = -1;
 	if (context >= 0 && fsconfig(context, FSCONFIG_SET_STRING, "source", "tmpfs", 0) == 0 &&
 	    fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) == 0 &&
 	    fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
 		tree = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
 	close_fd(context);
-	if (keep(s, SLOT_EMPTY, tree) < 0)
-		return -1;
-	return attach(tree, target);
+	int result = tree < 0 ? -1 : attach(tree, target);
+	if (result == 0)
+		return keep(s, SLOT_EMPTY, tree);
+	close_fd(tree);
+	return errno == ENOSYS ? mount("tmpfs", fd_path(target).text, "tmpfs", MS_RDONLY, NULL) : -1;
 }
 
 /* The host's /dev/null, not the container's: that one may be a link to a file

@@ -173,11 +173,38 @@ static int op_setns(struct stage *s, const struct plan_op *op)
 	return result;
 }
 
+/* Joins by the files of a process's directory in /proc, user first: it gives
+ * the right to the others; mnt last: it changes what /proc is. */
+static int setns_by_files(int process, uint64_t types)
+{
+	static const struct {
+		const char *file;
+		uint64_t type;
+	} namespaces[] = {
+		{ "ns/user", CLONE_NEWUSER }, { "ns/cgroup", CLONE_NEWCGROUP }, { "ns/ipc", CLONE_NEWIPC },
+		{ "ns/uts", CLONE_NEWUTS }, { "ns/net", CLONE_NEWNET }, { "ns/time", 0x80 },
+		{ "ns/mnt", CLONE_NEWNS },
+	};
+	for (size_t i = 0; i < sizeof(namespaces) / sizeof(namespaces[0]); i++) {
+		if ((types & namespaces[i].type) == 0)
+			continue;
+		int fd = openat(process, namespaces[i].file, O_RDONLY | O_CLOEXEC);
+		int result = fd < 0 ? -1 : setns(fd, (int)namespaces[i].type);
+		close_fd(fd);
+		if (result < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* All namespaces of a process in one call, so that they are of one moment
- * (setns with a pidfd, 5.8). */
+ * (setns with a pidfd, 5.8). Without pidfds the slot is a directory of /proc. */
 static int op_setns_all(struct stage *s, const struct plan_op *op)
 {
-	return setns(s->slots[SLOT_CONTAINER], (int)op->num[0]);
+	int process = s->slots[SLOT_CONTAINER];
+	if (on_file_system(process, PROC_SUPER_MAGIC))
+		return setns_by_files(process, op->num[0]);
+	return setns(process, (int)op->num[0]);
 }
 
 static int op_unshare(struct stage *s, const struct plan_op *op)

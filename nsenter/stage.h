@@ -17,6 +17,7 @@ struct stage {
 	uint32_t where; /* enum plan_where of the failure at hand */
 	int slots[SLOT_COUNT];
 	bool target_made;  /* the last OP_TARGET made its last component */
+	bool tree_is_source; /* SLOT_TREE is what to bind, for want of open_tree */
 	bool in_directory; /* OP_CHDIR worked */
 	char **argv;
 	char **envp;
