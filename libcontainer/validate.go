@@ -205,6 +205,9 @@ func checkPaths(spec *specs.Spec) error {
 	if p := spec.Linux.Personality; p != nil && p.Domain != specs.PerLinux && p.Domain != specs.PerLinux32 {
 		return invalid("linux.personality.domain", "expected LINUX or LINUX32, got %q", p.Domain)
 	}
+	if p := spec.Linux.Personality; p != nil && len(p.Flags) > 0 {
+		return unsupported("linux.personality.flags")
+	}
 	switch spec.Linux.RootfsPropagation {
 	case "", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable":
 		return nil

@@ -119,6 +119,7 @@ const (
 	packetSize       = C.sizeof_struct_plan_message_packet
 	planVersion      = C.PLAN_VERSION
 	planMagic        = C.PLAN_MAGIC
+	opCount          = C.OP_COUNT
 	pointerSize      = 8
 )
 
