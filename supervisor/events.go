@@ -23,7 +23,9 @@ func (s *Supervisor) Events(request *api.EventsRequest, stream grpc.ServerStream
 		return event.Type != eventForget && (request.Id == "" || request.Id == event.Id) &&
 			(request.Resume || request.Timestamp == nil || !event.Timestamp.AsTime().Before(request.Timestamp.AsTime()))
 	}
-	err := s.stream(ctx, request, wanted, stream.Send)
+	// The header tells the client that nothing from here on is missed.
+	subscribed := func() error { return stream.SendHeader(nil) }
+	err := s.stream(ctx, request, wanted, subscribed, stream.Send)
 	if s.life.Err() != nil {
 		return errStopping()
 	}
@@ -32,10 +34,13 @@ func (s *Supervisor) Events(request *api.EventsRequest, stream grpc.ServerStream
 
 // stream sends what is wanted until ctx ends or, with storedOnly, until all
 // events that are there by now are sent.
-func (s *Supervisor) stream(ctx context.Context, request *api.EventsRequest, wanted func(*api.Event) bool, send func(*api.Event) error) error {
+func (s *Supervisor) stream(ctx context.Context, request *api.EventsRequest, wanted func(*api.Event) bool, subscribed func() error, send func(*api.Event) error) error {
 	end := s.journal.last()
 	from := s.journal.readAfter(s.firstFor(request))
 	defer from.close()
+	if err := subscribed(); err != nil {
+		return err
+	}
 	for {
 		if request.StoredOnly && from.next > end {
 			return nil
