@@ -214,7 +214,7 @@ func (l *launch) compileFilter() error {
 	if profile == nil {
 		return nil
 	}
-	filter, err := seccomp.Compile(profile)
+	filter, err := seccomp.Cached(profile, SeccompCache(l.container.Root))
 	if err != nil {
 		return fmt.Errorf("compiling the seccomp filter: %w", err)
 	}

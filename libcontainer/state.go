@@ -49,6 +49,11 @@ func DefaultRoot() string {
 	return "/run/ocirun"
 }
 
+// SeccompCache is the directory below root that keeps compiled filters.
+func SeccompCache(root string) string { return filepath.Join(root, seccompCache) }
+
+const seccompCache = ".seccomp"
+
 // Dir returns the container's directory.
 func (c *Container) Dir() string { return filepath.Join(c.Root, c.ID) }
 
@@ -123,9 +128,9 @@ func replaceFile(path string, data []byte) error {
 	return os.Rename(temporary, path)
 }
 
-// validateID accepts runc's alphabet.
+// validateID accepts runc's alphabet. The cache's name is taken.
 func validateID(id string) error {
-	valid := id != "" && id != "." && id != ".."
+	valid := id != "" && id != "." && id != ".." && id != seccompCache
 	for i := 0; i < len(id) && valid; i++ {
 		c := id[i]
 		switch {

@@ -19,7 +19,7 @@ import (
 
 func TestIDsAsRunc(t *testing.T) {
 	for id, valid := range map[string]bool{
-		"a": true, "web_1.x+y-z": true, "...": true, "": false, ".": false, "..": false, "a/b": false, "a b": false, "ä": false, "a,b": false,
+		"a": true, "web_1.x+y-z": true, "...": true, ".seccomp": false, "": false, ".": false, "..": false, "a/b": false, "a b": false, "ä": false, "a,b": false,
 	} {
 		if err := validateID(id); (err == nil) != valid {
 			t.Errorf("%q: %v", id, err)

@@ -30,7 +30,8 @@ func (c *Cgroup) OOMKills() (uint64, error) {
 
 // WatchOOM sends whenever the kernel runs out of the cgroup's memory. Notices
 // that nobody takes become one. The channel closes when ctx ends or the cgroup
-// is removed.
+// is removed; on v2 already when its last process is gone, because removal
+// itself raises no event there.
 func (c *Cgroup) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
 	if c.unified() {
 		return watchV2(ctx, c.location.V2)
@@ -59,14 +60,14 @@ func watchV1(ctx context.Context, dir string) (<-chan struct{}, error) {
 		file.Close()
 		return nil, fmt.Errorf("watching %s/memory.oom_control: %w", dir, err)
 	}
-	return notices(ctx, file, func([]byte) (oom, done bool) {
+	return notices(ctx, file, func() (oom, done bool) {
 		removed := unix.Access(dir, unix.F_OK) != nil
 		return !removed, removed
 	}), nil
 }
 
-// watchV2 has inotify tell when memory.events changes, and compares the count
-// of kills. The watch ends with the directory.
+// watchV2 has inotify tell when memory.events or cgroup.events changes, and
+// compares the count of kills.
 func watchV2(ctx context.Context, dir string) (<-chan struct{}, error) {
 	path := filepath.Join(dir, "memory.events")
 	text, err := read(dir, "memory.events")
@@ -74,21 +75,22 @@ func watchV2(ctx context.Context, dir string) (<-chan struct{}, error) {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	seen := parseFlat(text)["oom_kill"]
+	populated := false // has ever been
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("making an inotify: %w", err)
 	}
 	file := os.NewFile(uintptr(watch), "oom inotify")
-	for _, one := range []struct {
-		path string
-		mask uint32
-	}{{path, unix.IN_MODIFY}, {filepath.Join(dir, "cgroup.events"), unix.IN_MODIFY | unix.IN_DELETE_SELF}} {
-		if _, err := unix.InotifyAddWatch(watch, one.path, one.mask); err != nil {
+	for _, name := range []string{path, filepath.Join(dir, "cgroup.events")} {
+		if _, err := unix.InotifyAddWatch(watch, name, unix.IN_MODIFY); err != nil {
 			file.Close()
-			return nil, fmt.Errorf("watching %s: %w", one.path, err)
+			return nil, fmt.Errorf("watching %s: %w", name, err)
 		}
 	}
-	return notices(ctx, file, func([]byte) (oom, done bool) {
+	if text, err = read(dir, "cgroup.events"); err == nil {
+		populated = parseFlat(text)["populated"] == 1
+	}
+	return notices(ctx, file, func() (oom, done bool) {
 		text, err := read(dir, "memory.events")
 		if err != nil {
 			return false, true
@@ -96,13 +98,19 @@ func watchV2(ctx context.Context, dir string) (<-chan struct{}, error) {
 		now := parseFlat(text)["oom_kill"]
 		oom = now > seen
 		seen = now
-		return oom, false
+		text, err = read(dir, "cgroup.events")
+		if err != nil {
+			return oom, true
+		}
+		left := populated && parseFlat(text)["populated"] == 0
+		populated = populated || parseFlat(text)["populated"] == 1
+		return oom, left
 	}), nil
 }
 
 // notices owns file: one goroutine reads it until ctx ends, which a second one
 // tells it by closing the file, and judges what each event means.
-func notices(ctx context.Context, file *os.File, judge func([]byte) (oom, done bool)) <-chan struct{} {
+func notices(ctx context.Context, file *os.File, judge func() (oom, done bool)) <-chan struct{} {
 	out := make(chan struct{}, 1)
 	stop := context.AfterFunc(ctx, func() { file.Close() })
 	go func() {
@@ -111,23 +119,22 @@ func notices(ctx context.Context, file *os.File, judge func([]byte) (oom, done b
 		defer stop()
 		buffer := make([]byte, 4096)
 		for {
-			n, err := file.Read(buffer)
+			_, err := file.Read(buffer)
 			if errors.Is(err, unix.EINTR) {
 				continue
 			}
 			if err != nil {
 				return
 			}
-			oom, done := judge(buffer[:n])
+			oom, done := judge()
+			if oom {
+				select {
+				case out <- struct{}{}:
+				default: // one is waiting already
+				}
+			}
 			if done {
 				return
-			}
-			if !oom {
-				continue
-			}
-			select {
-			case out <- struct{}{}:
-			default: // one is waiting already
 			}
 		}
 	}()

@@ -4,11 +4,11 @@
 //
 // Per kernel architecture (struct seccomp_data.arch) the system call numbers
 // from 0 to 2^32-1 are cut into blocks in which every call is treated alike;
-// the program is a binary search for the block. Docker's default profile has
-// about 400 names and about 50 blocks, so a call passes eight instructions or
-// so where a chain of comparisons passes hundreds, and the kernel, which at load
-// time runs the filter once for every number to fill its own cache, loads it
-// sooner.
+// the program is a binary search for the block. The profile of Debian's dockerd
+// has about 400 names and, on x86-64 with x32, 153 blocks: a call passes 11
+// instructions where a chain of comparisons passes hundreds, and the kernel,
+// which at load time runs the filter once for every number to fill its own
+// cache, loads it sooner.
 //
 // # Invariants
 //
@@ -23,12 +23,12 @@
 //     x32 or the ENOSYS rule above answers first, as with libseccomp.
 //   - i386's socketcall and ipc are opened for the calls that they multiplex.
 //
-// # No cache
+// # Cache
 //
-// Names are resolved by libseccomp in one call per architecture. Compiling the
-// profile of Debian's dockerd takes less time (see BenchmarkCompile) than
-// finding a compiled one would: encoding the profile for its hash, hashing,
-// opening and verifying a file. So there is no cache to go stale.
+// Compiling the profile of Debian's dockerd takes 0.4-0.9 ms, finding the
+// compiled filter by the profile's hash 0.03-0.15 (BenchmarkCompile,
+// BenchmarkCached). A cached file is trusted: its directory is the runtime's
+// root, which only its user can write.
 //
 // # Absent on purpose
 //
@@ -36,5 +36,5 @@
 // (libcontainer), SECCOMP_FILTER_FLAG_TSYNC (the loading process has one
 // thread), architectures that cannot occur on this kernel.
 //
-// Start reading at Compile.
+// Start reading at Compile; Cached is what a start calls.
 package seccomp

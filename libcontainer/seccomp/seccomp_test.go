@@ -171,7 +171,7 @@ func cases(p *specs.LinuxSeccomp) []data {
 				if audit == unix.AUDIT_ARCH_I386 && n&x32Bit != 0 {
 					continue
 				}
-				for range 40 {
+				for range 12 {
 					d := data{number: n, arch: audit}
 					for i := range d.args {
 						d.args[i] = values[random.IntN(len(values))]

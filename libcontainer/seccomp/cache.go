@@ -1,0 +1,128 @@
+package seccomp
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// cacheVersion changes whenever Compile or the file's layout do.
+const cacheVersion = 1
+
+// cacheEntries bounds the directory. Hosts use a handful of profiles; more
+// means that somebody generates them.
+const cacheEntries = 64
+
+// header is the start of a cached filter, before the program.
+type header struct {
+	Magic   [4]byte
+	Version uint32
+	Flags   uint32
+	Notify  uint32
+	Count   uint32 // instructions
+}
+
+var magic = [4]byte{'b', 'p', 'f', '\n'}
+
+// Cached is Compile with a directory of compiled filters, which only the
+// caller's user may write. A file that is not whole is compiled anew; a
+// directory that cannot be written costs time, not the filter.
+func Cached(profile *specs.LinuxSeccomp, dir string) (Filter, error) {
+	path, err := cachePath(profile, dir)
+	if err != nil {
+		return Filter{}, err
+	}
+	if filter, ok := readCached(path); ok {
+		return filter, nil
+	}
+	filter, err := Compile(profile)
+	if err != nil {
+		return filter, err
+	}
+	_ = writeCached(path, filter) // see above
+	return filter, nil
+}
+
+// cachePath names the file after all that the filter depends on: profile,
+// architecture, compiler and libseccomp's tables.
+func cachePath(profile *specs.LinuxSeccomp, dir string) (string, error) {
+	encoded, err := json.Marshal(profile)
+	if err != nil {
+		return "", fmt.Errorf("encoding the seccomp profile: %w", err)
+	}
+	key := fmt.Appendf(encoded, "\x00%s\x00%d\x00%s", runtime.GOARCH, cacheVersion, LibraryVersion())
+	sum := sha256.Sum256(key)
+	return filepath.Join(dir, hex.EncodeToString(sum[:])+".bpf"), nil
+}
+
+func readCached(path string) (Filter, bool) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Filter{}, false
+	}
+	var h header
+	n, err := binary.Decode(data, binary.LittleEndian, &h)
+	if err != nil || h.Magic != magic || h.Version != cacheVersion || h.Count == 0 || h.Count > maxInstructions {
+		return Filter{}, false
+	}
+	program := data[n:]
+	if len(program) != int(h.Count)*8 {
+		return Filter{}, false
+	}
+	return Filter{Program: program, Flags: uint(h.Flags), Notify: h.Notify == 1}, true
+}
+
+// writeCached writes the file whole: whoever reads it sees all of it or none,
+// and of two writers either.
+func writeCached(path string, filter Filter) error {
+	h := header{Magic: magic, Version: cacheVersion, Flags: uint32(filter.Flags), Count: uint32(len(filter.Program) / 8)}
+	if filter.Notify {
+		h.Notify = 1
+	}
+	data, err := binary.Append(nil, binary.LittleEndian, h)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := prune(dir); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(dir, "*.tmp") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(append(data, filter.Program...))
+	if err = errors.Join(err, file.Close()); err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(file.Name()))
+	}
+	return nil
+}
+
+// prune empties a directory that has grown full.
+func prune(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) < cacheEntries {
+		return err
+	}
+	for _, entry := range entries {
+		if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
