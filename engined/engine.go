@@ -227,7 +227,9 @@ func (e *engine) openSupervisor(ctx context.Context) (err error) {
 	}
 	dialling, cancel := context.WithTimeout(ctx, supervisorStart)
 	defer cancel()
-	e.tasks, err = task.Dial(dialling, address)
+	if e.tasks, err = task.Dial(dialling, address); err == nil && e.keeper == nil {
+		e.onStop("tasks", func(context.Context) error { return e.tasks.Close() })
+	}
 	return err
 }
 

@@ -36,7 +36,6 @@ type Settings struct {
 	LogDriver      string
 	LogDrivers     []string // that can be asked for
 	NetworkDrivers []string
-	Bridge         string // "none": there is no bridge network
 	Labels         []string
 	Debug          bool
 }
