@@ -1,0 +1,37 @@
+// Command shim is the parent of one container; the supervisor starts it. See
+// the packages shim and proto/shim.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/engined/engined/proto/logfile"
+	"github.com/engined/engined/shim"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "shim:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == shim.CompressCommand:
+		return logfile.Gzip(os.Stdin, os.Stdout)
+	case len(args) != 3:
+		return fmt.Errorf("usage: shim ID BUNDLE RUNTIME (started by the supervisor in the container's directory, with a listening socket at descriptor 3)")
+	}
+	tune()
+	return shim.Run(shim.Config{ID: args[0], Bundle: args[1], Runtime: args[2]})
+}
+
+// tune makes an idle shim small: there are as many as containers.
+func tune() {
+	runtime.GOMAXPROCS(1)   // one loop; each further P brings caches and a collector's worker
+	debug.SetGCPercent(100) // the heap's least size before a collection is 4 MiB times this
+}

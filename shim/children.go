@@ -1,0 +1,153 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// child is a process that is waited for.
+type child struct {
+	pid    int
+	pidfd  int
+	source *source
+	exited func(status unix.WaitStatus)
+	lost   bool // somebody else has its status
+}
+
+// lostStatus stands for the status of a child that somebody else waited for.
+const lostStatus = unix.WaitStatus(255 << 8)
+
+// watchSignals makes SIGCHLD an event, USR1 a stack dump, and everything that
+// would end the shim nothing: it ends with its container. The handlers are
+// caught, not ignored: exec would hand an ignored one down to the container.
+func (s *Shim) watchSignals() error {
+	eventfd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("making an eventfd: %w", err)
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, unix.SIGCHLD, unix.SIGUSR1, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
+	go translate(signals, eventfd) // lives as long as the process
+	_, err = s.add(eventfd, unix.EPOLLIN, func(uint32) {
+		var count [8]byte
+		unix.Read(eventfd, count[:])
+		s.reapStrays()
+	})
+	return err
+}
+
+func translate(signals <-chan os.Signal, eventfd int) {
+	one := [8]byte{1}
+	for sig := range signals {
+		switch sig {
+		case unix.SIGCHLD:
+			unix.Write(eventfd, one[:])
+		case unix.SIGUSR1:
+			stacks := make([]byte, 256<<10)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			logf("=== BEGIN goroutine stack dump ===\n%s\n=== END goroutine stack dump ===", stacks)
+		}
+	}
+}
+
+// spawn starts a program and calls exited with its status, from the loop.
+func (s *Shim) spawn(argv []string, files [3]int, exited func(unix.WaitStatus)) (*child, error) {
+	pidfd := -1
+	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
+		Sys:   &syscall.SysProcAttr{PidFD: &pidfd},
+	})
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.watch(pid, pidfd, exited)
+	if err != nil {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+	return c, err
+}
+
+// adopt waits for a process that became our child, dead already or not.
+func (s *Shim) adopt(pid int, exited func(unix.WaitStatus)) (*child, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening a pidfd of process %d: %w", pid, err)
+	}
+	return s.watch(pid, pidfd, exited)
+}
+
+// watch takes over pidfd.
+func (s *Shim) watch(pid, pidfd int, exited func(unix.WaitStatus)) (*child, error) {
+	c := &child{pid: pid, pidfd: pidfd, exited: exited}
+	var err error
+	if c.source, err = s.add(pidfd, unix.EPOLLIN, func(uint32) { s.reap(c) }); err != nil {
+		unix.Close(pidfd)
+		return nil, err
+	}
+	s.children[pid] = c
+	return c, nil
+}
+
+// reap collects the status of a child whose pidfd says that it is dead.
+func (s *Shim) reap(c *child) {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(c.pid, &status, unix.WNOHANG, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil: // ECHILD: it was never ours
+			logf("waiting for process %d: %v", c.pid, err)
+			c.lost = true
+			s.buried(c, lostStatus)
+		case pid == c.pid:
+			s.buried(c, status)
+		}
+		return
+	}
+}
+
+func (s *Shim) buried(c *child, status unix.WaitStatus) {
+	s.remove(c.source)
+	unix.Close(c.pidfd)
+	c.pidfd = -1
+	delete(s.children, c.pid)
+	c.exited(status)
+}
+
+// reapStrays reaps orphans that were given to us. While the runtime is at work
+// one of them may be a process whose pid we are about to learn.
+func (s *Shim) reapStrays() {
+	for s.calls == 0 {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || pid == 0 {
+			return
+		}
+		if c := s.children[pid]; c != nil {
+			s.buried(c, status)
+		}
+	}
+}
+
+// kill sends a signal to a child that has not been reaped.
+func (c *child) kill(sig unix.Signal) error {
+	if c == nil || c.pidfd < 0 {
+		return unix.ESRCH
+	}
+	err := unix.PidfdSendSignal(c.pidfd, sig, nil, 0)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return unix.Kill(c.pid, sig) // not reaped: the pid is still its
+	}
+	return err
+}

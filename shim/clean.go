@@ -1,0 +1,78 @@
+package shim
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// killStrays kills the children that we do not know: what a runtime that was
+// killed half way left running, its hooks too. Only we reap them, so a pid
+// cannot have become another's.
+func (s *Shim) killStrays() {
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return
+	}
+	for _, task := range tasks {
+		data, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread is gone
+		}
+		for pid := range strings.FieldsSeq(string(data)) {
+			if pid, err := strconv.Atoi(pid); err == nil && s.children[pid] == nil {
+				unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+	}
+}
+
+// removeCgroups removes the container's cgroups if they are there and empty: a
+// runtime that was killed before it wrote its state does not find them again.
+func (s *Shim) removeCgroups() {
+	path := s.specCgroup()
+	if path == "" || path == "/" {
+		return
+	}
+	mounts, err := cgroupMounts()
+	if err != nil {
+		logf("%v", err)
+		return
+	}
+	for _, m := range mounts {
+		unix.Rmdir(filepath.Join(m.point, path))
+	}
+}
+
+// cgroupMount is one mounted cgroup hierarchy.
+type cgroupMount struct {
+	root, point string
+	v2          bool
+	options     string // v1: its controllers, among others
+}
+
+func cgroupMounts() ([]cgroupMount, error) {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("looking for cgroups: %w", err)
+	}
+	var mounts []cgroupMount
+	for line := range strings.Lines(string(data)) {
+		before, after, _ := strings.Cut(line, " - ")
+		left, right := strings.Fields(before), strings.Fields(after)
+		if len(left) < 5 || len(right) < 3 || right[0] != "cgroup" && right[0] != "cgroup2" {
+			continue
+		}
+		mounts = append(mounts, cgroupMount{left[3], left[4], right[0] == "cgroup2", right[2]})
+	}
+	return mounts, nil
+}
+
+// dir is where a path of this hierarchy, as /proc/PID/cgroup has it, is mounted.
+func (m cgroupMount) dir(path string) string {
+	return filepath.Join(m.point, strings.TrimPrefix(path, strings.TrimSuffix(m.root, "/")))
+}

@@ -1,0 +1,47 @@
+// Package shim is the parent of one container: it has the runtime start the
+// container's processes, carries their input and output, writes their log, and
+// collects their exit statuses. proto/shim is its contract with the others.
+//
+// # One loop
+//
+// [Shim.Run] is one goroutine around epoll_wait(2); it owns all state, so there
+// is no lock. Nothing in it blocks but the disk: descriptors are non-blocking,
+// the runtime and gzip are child processes awaited by pidfd. A second goroutine
+// turns signals into a write to an eventfd. No other is ever started: a hundred
+// shims live beside a hundred idle containers, and each goroutine that blocks
+// in a system call is a thread.
+//
+// Buffers for reading and for encoding log lines are mapped memory, given back
+// to the kernel after a second without events.
+//
+// # Children
+//
+// The shim is a subreaper: when `RUNTIME run --detach` exits, the container's
+// first process becomes its child. Known children are waited for one by one
+// when their pidfd says so. Strays, orphans of a container that shares our pid
+// namespace, are reaped on SIGCHLD, but never while the runtime is at work: a
+// process may be dead before we have read its pid from the pid file.
+//
+// # Output
+//
+//	pipe or pty ─> read ─┬─> log file (proto/logfile)
+//	                     ├─> each attached client: send, else its queue
+//	                     └─> fifos of a gRPC client
+//
+// A client's queue is bounded (queueLimit). While one is full the process's
+// output is not read, so a client that is merely slow gets everything. One that
+// takes less than stallBytes in stallTime while its queue is full is cut off:
+// it costs the container that pause, once. Fifos are never cut off while the
+// process runs: there the reader asked for back-pressure.
+//
+// # End of a process
+//
+// Status collected → output drained until it is empty → log complete →
+// exit.json → Exited to the supervisor → clients' queues sent, connections
+// closed. Who sees the end of the stream and asks finds the status.
+//
+// Absent on purpose: restore from a checkpoint, stdin for clients of a terminal
+// that has been closed, and any retry of a log line the disk had no room for.
+//
+// Start reading at run.go, then start.go.
+package shim

@@ -1,0 +1,159 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/logfile"
+)
+
+// fifoWait is how long a Start waits for somebody to read from its fifos.
+const fifoWait = 10 * time.Second
+
+// fifos returns the fifos that output goes to.
+func (p *process) fifos() map[logfile.Stream]string {
+	fifos := map[logfile.Stream]string{}
+	if p.request.Stdout != "" {
+		fifos[logfile.Stdout] = p.request.Stdout
+	}
+	if p.request.Stderr != "" && !p.request.Terminal {
+		fifos[logfile.Stderr] = p.request.Stderr
+	}
+	return fifos
+}
+
+// awaitFifos calls done when each of the fifos for output has been opened by a
+// reader, or with an error that names the one that was not.
+func (l *launch) awaitFifos(done func(error)) {
+	var absent []string
+	for _, path := range l.fifos() {
+		read, err := isRead(path)
+		if err != nil {
+			done(err)
+			return
+		}
+		if !read {
+			absent = append(absent, path)
+		}
+	}
+	if len(absent) == 0 {
+		done(nil)
+		return
+	}
+	if err := l.watchFifo(absent[0], done); err != nil {
+		done(err)
+	}
+}
+
+// isRead reports whether somebody has the fifo open for reading.
+func isRead(path string) (bool, error) {
+	fd, err := openFifo(path, unix.O_WRONLY)
+	if errors.Is(err, unix.ENXIO) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	unix.Close(fd)
+	return true, nil
+}
+
+func openFifo(path string, mode int) (int, error) {
+	fd, err := unix.Open(path, mode|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening the fifo %s: %w", path, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		unix.Close(fd)
+		return -1, errdefs.InvalidArgument.Errorf("%s is no fifo", path)
+	}
+	return fd, nil
+}
+
+// watchFifo looks again whenever somebody opens the fifo.
+func (l *launch) watchFifo(path string, done func(error)) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watching the fifo %s: %w", path, err)
+	}
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_OPEN); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("watching the fifo %s: %w", path, err)
+	}
+	var limit *timer
+	var source *source
+	finish := func(err error) {
+		l.abort = nil
+		l.s.stop(limit)
+		l.s.remove(source)
+		unix.Close(fd)
+		if err != nil {
+			done(err)
+			return
+		}
+		l.awaitFifos(done)
+	}
+	look := func() {
+		// Our own opening in isRead fails without an event while nobody reads.
+		read, err := isRead(path)
+		if read || err != nil {
+			finish(err)
+		}
+	}
+	source, err = l.s.add(fd, unix.EPOLLIN, func(uint32) {
+		var events [4096]byte
+		unix.Read(fd, events[:])
+		look()
+	})
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	limit = l.s.after(fifoWait, func() {
+		finish(errdefs.DeadlineExceeded.Errorf("nobody opened the fifo %s for reading within %s", path, fifoWait))
+	})
+	l.abort = finish
+	look() // it may have been opened before the watch
+	return nil
+}
+
+// openFifos makes the process's fifos its sinks. Both ends are held, as
+// containerd 0.2 did: a client may go and come back.
+func (l *launch) openFifos() error {
+	for stream, path := range l.fifos() {
+		k := &sink{stdout: stream == logfile.Stdout, stderr: stream == logfile.Stderr}
+		if err := l.addFifo(k, path); err != nil {
+			return err
+		}
+	}
+	if l.request.Stdin == "" {
+		return nil
+	}
+	return l.addFifo(&sink{stdin: true}, l.request.Stdin)
+}
+
+func (l *launch) addFifo(k *sink, path string) error {
+	fd, err := openFifo(path, unix.O_RDWR)
+	if err != nil {
+		return err
+	}
+	k.s, k.p, k.fd, k.fifo = l.s, l.process, fd, true
+	if k.source, err = l.s.add(fd, 0, k.ready); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	l.s.sinks[k] = struct{}{}
+	l.sinks = append(l.sinks, k)
+	l.undo.Add("close the fifo "+path, func(context.Context) error {
+		k.drop()
+		return nil
+	})
+	k.update()
+	return nil
+}

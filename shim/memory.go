@@ -1,0 +1,39 @@
+package shim
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	inputSize  = 128 << 10 // one read; more than a packet and than a pipe's default
+	encodeSize = 256 << 10 // the log writer's
+)
+
+// memory is the buffers that everything in the loop shares: nothing keeps a
+// part of them from one event to the next. It is outside the Go heap so that
+// its pages can be given back at once.
+type memory struct {
+	all    []byte
+	input  []byte
+	encode []byte // the log writers'
+}
+
+func mapMemory() (*memory, error) {
+	all, err := unix.Mmap(-1, 0, inputSize+encodeSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("mapping %d bytes: %w", inputSize+encodeSize, err)
+	}
+	// No huge page: the first byte read would cost two megabytes.
+	if err := unix.Madvise(all, unix.MADV_NOHUGEPAGE); err != nil && err != unix.EINVAL {
+		return nil, fmt.Errorf("madvise: %w", err)
+	}
+	return &memory{all, all[:inputSize:inputSize], all[inputSize:]}, nil
+}
+
+func (m *memory) release() {
+	if err := unix.Madvise(m.all, unix.MADV_DONTNEED); err != nil {
+		logf("giving back memory: %v", err)
+	}
+}
