@@ -197,10 +197,9 @@ func (l *launch) work() error {
 			return err
 		}
 	}
-	if resources := l.spec.Linux.Resources; resources != nil {
-		if err := l.cgroup.Set(resources); err != nil {
-			return fmt.Errorf("setting the cgroup's limits: %w", err)
-		}
+	// Also without resources: a container never has more than the default devices.
+	if err := l.cgroup.Set(l.spec.Linux.Resources); err != nil {
+		return fmt.Errorf("setting the cgroup's limits: %w", err)
 	}
 	if err := l.compileFilter(); err != nil {
 		return err

@@ -222,20 +222,23 @@ func (p devicePolicy) writesV1() (first, second string, lines []string) {
 	return first, second, lines
 }
 
-// setDevices puts the policy in force. Below a user namespace the kernel
-// refuses, and has already restricted devices by not giving CAP_MKNOD.
+// setDevices puts the policy in force. A v1 host without a devices hierarchy
+// has a v2 one, to which a filter can be attached. Below a user namespace the
+// kernel refuses, and has already restricted devices by not giving CAP_MKNOD.
 func (c *Cgroup) setDevices(rules []specs.LinuxDeviceCgroup) error {
 	policy, err := newPolicy(rules)
 	if err != nil {
 		return err
 	}
 	switch dir := c.dirOf("devices"); {
-	case c.unified():
-		err = attachDeviceFilter(c.location.V2, policy)
 	case dir != "":
 		err = policy.setV1(dir)
+	case c.location.V2 != "":
+		err = attachDeviceFilter(c.location.V2, policy)
+	default:
+		err = fmt.Errorf("the devices cgroup is not available: %w", unix.EPERM)
 	}
-	if errors.Is(err, unix.EPERM) && inUserNamespace() {
+	if errors.Is(err, unix.EPERM) && (unix.Geteuid() != 0 || inUserNamespace()) {
 		return nil
 	}
 	return err
