@@ -20,6 +20,9 @@ import (
 // prepareFiles makes what the child is to inherit.
 func (l *launch) prepareFiles(terminal bool) error {
 	l.number(terminal)
+	if err := checkPreserved(l.fd.firstFree); err != nil {
+		return err
+	}
 	if l.fd.fifo >= 0 {
 		if err := l.makeFifo(); err != nil {
 			return err
@@ -27,6 +30,18 @@ func (l *launch) prepareFiles(terminal bool) error {
 	}
 	if l.fd.console >= 0 {
 		return l.connectConsole()
+	}
+	return nil
+}
+
+// checkPreserved makes sure that the descriptors that the process is to have
+// were given to us. Those that we opened ourselves close at execve.
+func checkPreserved(end int) error {
+	for fd := 3; fd < end; fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return errdefs.InvalidArgument.Errorf("please check that preserved-fd %d (of %d) is present", fd-3, end-3)
+		}
 	}
 	return nil
 }

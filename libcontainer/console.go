@@ -67,28 +67,63 @@ func receiveMaster(socket int) (*os.File, error) {
 type relay struct {
 	master *os.File
 	saved  *unix.Termios // our terminal's mode before; nil if it is none
+	stop   *os.File      // closed when the process has ended
 	done   chan error    // output is copied to its end
 }
 
 // newRelay starts copying. close ends it.
 func newRelay(master *os.File) (*relay, error) {
-	r := &relay{master: master, done: make(chan error, 1)}
-	if err := r.raw(); err != nil {
+	reader, writer, err := os.Pipe()
+	if err != nil {
 		return nil, err
 	}
+	r := &relay{master: master, stop: writer, done: make(chan error, 1)}
+	if err := r.raw(); err != nil {
+		return nil, errors.Join(err, reader.Close(), writer.Close())
+	}
 	r.resize()
-	// The first copy ends with the container's last writer (EIO of a
-	// terminal), the second with our own input: nobody waits for that one,
-	// as a read of a terminal cannot be cut short; the process ends soon.
 	go func() {
-		_, err := io.Copy(os.Stdout, master)
-		if errors.Is(err, unix.EIO) {
-			err = nil
-		}
-		r.done <- err
+		r.done <- errors.Join(copyOutput(int(master.Fd()), int(reader.Fd())), reader.Close())
 	}()
+	// Nobody waits for this one: a read of a terminal cannot be cut short,
+	// and our own process ends soon after the container's.
 	go io.Copy(master, os.Stdin) //nolint:errcheck // see above
 	return r, nil
+}
+
+// copyOutput copies until the terminal's last writer is gone (EIO), or, once
+// stop is closed, until nothing is left to read: a process that the container's
+// left behind may hold the terminal for ever.
+func copyOutput(master, stop int) error {
+	buffer := make([]byte, 32<<10)
+	wait := -1
+	for {
+		ready := []unix.PollFd{{Fd: int32(master), Events: unix.POLLIN}, {Fd: int32(stop), Events: unix.POLLIN}}
+		n, err := unix.Poll(ready, wait)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return nil
+		case ready[0].Revents == 0 && wait == 0:
+			return nil
+		case ready[0].Revents == 0:
+			wait = 0
+			continue
+		}
+		n, err = unix.Read(master, buffer)
+		if errors.Is(err, unix.EIO) || n == 0 {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading the terminal: %w", err)
+		}
+		if _, err := os.Stdout.Write(buffer[:n]); err != nil {
+			return err
+		}
+	}
 }
 
 // raw passes every key through, as cfmakeraw(3); output keeps its processing.
@@ -121,7 +156,7 @@ func (r *relay) resize() {
 
 // close waits for the output's end and gives our terminal its mode back.
 func (r *relay) close() error {
-	err := <-r.done
+	err := errors.Join(r.stop.Close(), <-r.done)
 	if r.saved != nil {
 		err = errors.Join(err, unix.IoctlSetTermios(0, unix.TCSETS, r.saved))
 	}

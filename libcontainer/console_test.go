@@ -88,3 +88,20 @@ func TestExecTerminal(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestExecTerminalDoesNotWaitForWhatIsLeftBehind(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Process.Args = []string{"sleep", "100"}
+	if r := s.runtime(runtimeCall{Verb: "run", Detach: true}); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	process := *s.spec.Process
+	process.Terminal = true
+	process.Args = []string{"sh", "-c", "trap '' HUP; sleep 90 & echo left"}
+	if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.stdout != "left\r\n" {
+		t.Errorf("got %+v", r)
+	}
+	c, err := Open(s.create.Root, s.create.ID)
+	s.must(err)
+	s.must(c.killInit())
+}

@@ -120,11 +120,8 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
 	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: l.container.cgroup().JoinFiles()}
-	var err error
-	if f.available, err = ownCapabilities(); err != nil {
-		return err
-	}
-	if f.apparmor, err = apparmorFor(l.spec.Process); err != nil {
+	err := f.ofProcess(l.spec)
+	if err != nil {
 		return err
 	}
 	if l.plan, err = compileExec(l.spec.Process, namespacesOf(l.spec)&^unix.CLONE_NEWPID, &f); err != nil {

@@ -31,14 +31,8 @@ func (l *launch) compile() error {
 		cg = cgroup.At(cgroup.Locate(l.layout, l.spec, l.container.ID))
 	}
 	f.root.Cgroup, f.joinFiles = cg.Location(), cg.JoinFiles()
-	if n := listenFDs(); n > 0 {
-		l.spec.Process.Env = append(l.spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
-	}
-	var err error
-	if f.available, err = ownCapabilities(); err != nil {
-		return err
-	}
-	if f.apparmor, err = apparmorFor(l.spec.Process); err != nil {
+	err := f.ofProcess(l.spec)
+	if err != nil {
 		return err
 	}
 	l.plan, err = compilePlan(l.spec, &f)
@@ -54,6 +48,21 @@ func (l *launch) detectCgroups() {
 		slog.Debug("no cgroups: " + err.Error())
 	}
 	l.layout = layout
+}
+
+// ofProcess adds what the process part needs.
+func (f *facts) ofProcess(spec *specs.Spec) (err error) {
+	if n := listenFDs(); n > 0 {
+		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
+	}
+	f.available = 1<<len(capabilityNames) - 1 // of a user namespace its root has all
+	if !private(spec, specs.UserNamespace) {
+		if f.available, err = ownCapabilities(); err != nil {
+			return err
+		}
+	}
+	f.apparmor, err = apparmorFor(spec.Process)
+	return err
 }
 
 func exists(path string) bool {

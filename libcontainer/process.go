@@ -66,13 +66,14 @@ type processPart struct {
 
 // compile appends the process's operations. Each has its place:
 //
-//   - before User, what root must do: limits, labels, HOME, ownership;
+//   - before User, what root must do: HOME, labels, limits, ownership;
+//   - limits after HOME, which opens a file;
 //   - Chdir twice: root may not be allowed where the user is;
 //   - Lookup as the user, before Ready, so that create fails already;
 //   - the filter last, so that it need allow nothing but execve.
 func (p *processPart) compile(plan *nsenter.Plan) error {
-	p.attributes(plan)
 	p.environment(plan)
+	p.attributes(plan)
 	p.identity(plan)
 	return p.leave(plan)
 }
@@ -168,8 +169,9 @@ func (p *processPart) capabilities() capabilities {
 		// Loading a filter takes CAP_SYS_ADMIN or no_new_privs. Keeping it
 		// to the end lets the filter be the last thing before execve, which
 		// computes the sets anew from bounding, inheritable and ambient.
-		caps.effective |= 1 << unix.CAP_SYS_ADMIN
-		caps.permitted |= 1 << unix.CAP_SYS_ADMIN
+		admin := p.available & (1 << unix.CAP_SYS_ADMIN)
+		caps.effective |= admin
+		caps.permitted |= admin
 	}
 	return caps
 }

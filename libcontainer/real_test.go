@@ -435,6 +435,10 @@ func TestOnlyTheProcessDescriptorsAreOpen(t *testing.T) {
 	file.Seek(0, 0)
 	s.extra, s.create.PreserveFDs = []*os.File{file}, 1
 	s.want(`ls /proc/1/fd; cat <&3`, "0\n1\n2\n3\nfrom 3")
+	s.create.PreserveFDs = 2
+	if r := s.run("true"); r.err == nil || !strings.Contains(r.err.Error(), "preserved-fd 1 (of 2)") {
+		t.Errorf("a descriptor that is not there: %+v", r)
+	}
 }
 
 func TestFailuresAreClassifiedAndLeaveNothing(t *testing.T) {
@@ -662,4 +666,15 @@ func TestOlderKernels(t *testing.T) {
 			unix.Kill(c.State.Pid, unix.SIGKILL)
 		})
 	}
+}
+
+func TestRootCanBeMovedAndShared(t *testing.T) {
+	s := newSandbox(t)
+	s.create.NoPivot = true
+	s.want("cat /proc/1/comm; ls -d /bin /work 2>/dev/null || :", "sh\n/bin")
+	s.create.NoPivot = false
+	s.spec.Linux.RootfsPropagation = "rshared"
+	s.want(`grep -c " / / .* shared:" /proc/self/mountinfo || grep " / " /proc/self/mountinfo`, "1")
+	s.spec.Linux.RootfsPropagation = "private"
+	s.want("mount -t tmpfs x /tmp 2>/dev/null; grep -c shared: /proc/self/mountinfo || true", "0")
 }
