@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -25,6 +26,13 @@ func (l *launch) compile() error {
 			Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
 		},
 		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring,
+	}
+	if strings.HasSuffix(l.spec.Linux.RootfsPropagation, "shared") {
+		parent, err := mountPoint(l.rootfs)
+		if err != nil {
+			return err
+		}
+		f.root.ParentMount = parent
 	}
 	cg := l.cgroup
 	if cg == nil { // a dry run
@@ -104,4 +112,19 @@ func apparmorFor(p *specs.Process) (bool, error) {
 			"process.apparmorProfile: apparmor: config provided but apparmor not supported")
 	}
 	return true, nil
+}
+
+// mountPoint returns where the mount that path is on is mounted: the first
+// directory upwards that statx says is a mount's root (5.8).
+func mountPoint(path string) (string, error) {
+	for {
+		var found unix.Statx_t
+		if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &found); err != nil {
+			return "", fmt.Errorf("looking for the mount of %s: %w", path, err)
+		}
+		if found.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 || path == "/" {
+			return path, nil
+		}
+		path = filepath.Dir(path)
+	}
 }

@@ -17,6 +17,7 @@ import (
 type Host struct {
 	Bundle      string // absolute; relative sources count from here
 	Rootfs      string // absolute, no links in it
+	ParentMount string // the mount point that Rootfs is below; only for a shared rootfsPropagation
 	NoPivot     bool
 	CgroupMode  cgroup.Mode
 	Hierarchies []cgroup.Hierarchy
@@ -84,16 +85,13 @@ func (b *builder) root() {
 	if p := b.spec.Linux.RootfsPropagation; p != "" {
 		propagation = propagationOptions[p]
 	}
-	if propagation&unix.MS_SHARED != 0 {
-		// Shared mounts of the root must reach its peers on the host, and
-		// pivot_root refuses a shared parent: only that one is made private.
-		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagation), Why: "sharing mounts with the host"})
-		b.add(nsenter.Op{Code: nsenter.Root, Text: text(b.host.Rootfs), Why: fmt.Sprintf("mounting the root %q", b.host.Rootfs)})
-		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(unix.MS_PRIVATE), Why: "making the root's parent private"})
-		return
-	}
-	// First of all: no mount made in here may travel to the host.
+	// First of all: no mount made in here may travel to the host, unless the
+	// spec wants it.
 	b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagation), Why: "cutting the mount namespace off from the host"})
+	if propagation&unix.MS_SHARED != 0 {
+		// pivot_root refuses a shared parent, and the root that inherits it.
+		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text(b.host.ParentMount), Num: num(unix.MS_PRIVATE), Why: "making the root's parent private"})
+	}
 	// pivot_root wants a mount point.
 	b.add(nsenter.Op{Code: nsenter.Root, Text: text(b.host.Rootfs), Why: fmt.Sprintf("mounting the root %q", b.host.Rootfs)})
 }
