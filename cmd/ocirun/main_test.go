@@ -140,3 +140,16 @@ func TestUpdateOptions(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "1024": 1024, "12b": 12, "512m": 512 << 20, "512M": 512 << 20, "1.5g": 3 << 29, "2 GiB": 2 << 30, "1kb": 1024, "3tb": 3 << 40} {
+		if got, err := parseBytes(text); got != want || err != nil {
+			t.Errorf("%s: %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "m", "-5", "1x", "1mm", "1ib5", "NaN", "1e30p", "1kk", "1bb"} {
+		if n, err := parseBytes(text); err == nil {
+			t.Errorf("%q is %d", text, n)
+		}
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strconv"
 
-	"github.com/docker/go-units"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/engined/engined/libcontainer"
@@ -158,7 +157,7 @@ func putBytes(field func(*specs.LinuxResources) **int64) func(*specs.LinuxResour
 		n := int64(-1)
 		var err error
 		if text != "-1" {
-			n, err = units.RAMInBytes(text)
+			n, err = parseBytes(text)
 		}
 		*field(r) = &n
 		return err
