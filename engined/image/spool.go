@@ -60,7 +60,7 @@ func spool(ctx context.Context, parent string, stream io.Reader) (a *archive, er
 			return a, nil
 		}
 		if err != nil {
-			return nil, errdefs.InvalidArgument.Errorf("%w", err)
+			return nil, errdefs.InvalidArgument.Errorf("not a tar, or not a whole one: %w", err)
 		}
 		if err := a.add(header, reader); err != nil {
 			return nil, err

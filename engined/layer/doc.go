@@ -10,6 +10,7 @@
 // visible, and is repaired by registering the same layer again.
 //
 //	<data root>/<driver>/          0700; driver is overlay or vfs
+//	├── engined-layers             marks the directory as ours, see claim
 //	├── tmp-<16 hex>/              being unpacked; no row yet
 //	├── <16 hex>/                  a read-only layer
 //	│   ├── diff/                  its files (overlay: whiteouts as char 0:0,

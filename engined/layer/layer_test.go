@@ -321,7 +321,7 @@ func onlyLayers(t *testing.T, s *Store, want int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) != want || len(entries) != want {
+	if len(all) != want || len(entries) != want+1 { // and the marker
 		t.Errorf("%d rows, %d directories (%v), want %d of both", len(all), len(entries), entries, want)
 	}
 }
@@ -531,7 +531,7 @@ func TestOpenSweepsAndMarks(t *testing.T) {
 		t.Error(err)
 	}
 	entries, _ := os.ReadDir(s.root)
-	if len(entries) != 0 {
+	if len(entries) != 1 || entries[0].Name() != marker {
 		t.Errorf("left: %v", entries)
 	}
 	if got, err := again.Get(t.Context(), l.Chain); err != nil || got.Damaged == "" {
@@ -547,6 +547,21 @@ func TestOpenSweepsAndMarks(t *testing.T) {
 		t.Errorf("after registering it again: %+v, %v", got, err)
 	}
 	onlyLayers(t, again, 1)
+}
+
+func TestAForeignDirectoryIsLeftAlone(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root, "overlay")
+	if err := os.Remove(filepath.Join(s.root, marker)); err != nil {
+		t.Fatal(err)
+	}
+	theirs := filepath.Join(s.root, "theirs")
+	if err := os.Mkdir(theirs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), s.db, root, Options{}); errdefs.KindOf(err) != errdefs.FailedPrecondition || !exists(theirs) {
+		t.Errorf("got %v; theirs is there: %v", err, exists(theirs))
+	}
 }
 
 func TestDriverChoice(t *testing.T) {

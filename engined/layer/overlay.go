@@ -31,7 +31,6 @@ func (overlay) name() string { return "overlay" }
 func (overlay) status(root string) [][2]string {
 	return [][2]string{
 		{"Backing Filesystem", filesystemOf(root)},
-		{"Supports d_type", "true"},
 		{"Using metacopy", "false"},
 		{"Native Overlay Diff", "true"},
 		{"userxattr", "false"},
@@ -40,9 +39,8 @@ func (overlay) status(root string) [][2]string {
 
 func (overlay) whiteouts() whiteoutStyle { return whiteoutNodes }
 
-// probe mounts a small overlay and asks for what unpacking needs: the
-// file system below must hold trusted xattrs, give d_type, and be no overlay
-// itself without these.
+// probe mounts a small overlay, and makes below it what unpacking needs to
+// make: a trusted xattr and a whiteout.
 func (o overlay) probe(root string) (err error) {
 	dir, err := os.MkdirTemp(root, ".probe-")
 	if err != nil {

@@ -66,13 +66,37 @@ func Open(ctx context.Context, db *store.DB, root string, opts Options) (*Store,
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	if err := os.MkdirAll(s.root, 0o700); err != nil {
-		return nil, fmt.Errorf("making the driver's directory: %w", err)
+	if err := claim(s.root); err != nil {
+		return nil, err
 	}
 	if err := s.settle(ctx); err != nil {
 		return nil, fmt.Errorf("settling layers in %s: %w", s.root, err)
 	}
 	return s, nil
+}
+
+// marker is a file that says whose directory this is.
+const marker = "engined-layers"
+
+// claim makes the driver's directory ours. What has no row there is removed, so
+// one that holds something and is not ours (an old Docker's, say) is refused.
+func claim(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the driver's directory: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("reading the driver's directory: %w", err)
+	}
+	for _, entry := range entries {
+		if entry.Name() == marker {
+			return nil
+		}
+	}
+	if len(entries) > 0 {
+		return errdefs.FailedPrecondition.Errorf("%s holds something that is not engined's (it has no file %s): use another data root", dir, marker)
+	}
+	return os.WriteFile(filepath.Join(dir, marker), []byte("This directory is engined's. What its database does not know is removed.\n"), 0o600)
 }
 
 // Close waits for removals in the background. Mounts stay: containers live on.
@@ -107,7 +131,7 @@ func (s *Store) settle(ctx context.Context) error {
 		return err
 	}
 	for _, entry := range entries {
-		if !known[entry.Name()] {
+		if entry.Name() != marker && !known[entry.Name()] {
 			s.log.Info("removing what an interrupted call left", "dir", entry.Name())
 			s.discard(entry.Name())
 		}
