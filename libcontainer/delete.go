@@ -60,23 +60,34 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 func (c *Container) end(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, killPatience)
 	defer cancel()
-	fd, err := c.pidfd()
-	if err != nil && errdefs.CodeOf(err) != errdefs.NotRunning {
+	alive, err := c.initAlive()
+	if err != nil {
 		return err
 	}
-	if err == nil {
-		defer unix.Close(fd)
-		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("killing the container's process: %w", err)
-		}
-		if err := c.cgroup().Thaw(ctx); err != nil {
+	if alive {
+		if err := c.endInit(ctx); err != nil && errdefs.CodeOf(err) != errdefs.NotRunning {
 			return err
-		}
-		if err := awaitExit(ctx, fd); err != nil {
-			return fmt.Errorf("container init still running: %w", err)
 		}
 	}
 	return c.cgroup().Kill(ctx)
+}
+
+func (c *Container) endInit(ctx context.Context) error {
+	fd, err := c.pidfd()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("killing the container's process: %w", err)
+	}
+	if err := c.cgroup().Thaw(ctx); err != nil {
+		return err
+	}
+	if err := awaitExit(ctx, fd); err != nil {
+		return fmt.Errorf("container init still running: %w", err)
+	}
+	return nil
 }
 
 // awaitExit waits until the process of a pidfd has ended, reaped or not. It

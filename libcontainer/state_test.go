@@ -279,6 +279,21 @@ func TestDeleteByForceOfHalfAContainer(t *testing.T) {
 	}
 }
 
+func TestDeleteByForceOfAStateThatSaysLittleOrNothing(t *testing.T) {
+	for _, state := range []string{"", "{", "{}"} {
+		c, err := Reserve(t.TempDir(), "c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(c.Dir(), StateFile), []byte(state), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Delete(t.Context(), c.Root, "c", true); err != nil || unix.Access(c.Dir(), unix.F_OK) == nil {
+			t.Errorf("%q: %v", state, err)
+		}
+	}
+}
+
 func TestPauseAndResumeRefuse(t *testing.T) {
 	c, cmd := process(t)
 	if err := Resume(t.Context(), c); err == nil || err.Error() != "container not paused" {
