@@ -71,7 +71,3 @@ func giveName(ctx context.Context, tx *sql.Tx, n name, id digest.Digest) (before
 	_, err = tx.ExecContext(ctx, `UPDATE images SET tagged = ? WHERE id = ?`, time.Now().UnixNano(), id.String())
 	return before, err
 }
-
-// failpoint marks moments at which a crash must be survivable; only tests give
-// it something to do.
-var failpoint = func(name string) {}

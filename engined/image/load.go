@@ -121,6 +121,7 @@ func (l *loader) layer(ctx context.Context, parent, diff digest.Digest, from blo
 		return layer.Layer{}, fmt.Errorf("loading layer %s: %w", diff, err)
 	}
 	progress.end()
+	failpoint("layer-loaded")
 	return registered, nil
 }
 
