@@ -85,7 +85,7 @@ func (s *Service) ExecStart(ctx context.Context, id string, options ExecStartOpt
 	if err := allow(executing, r); err != nil {
 		return err
 	}
-	process, err := s.execProcess(ctx, r, e)
+	process, err := execProcess(r, e)
 	if err != nil {
 		return err
 	}
@@ -158,16 +158,12 @@ func report(conn net.Conn, terminal bool, cause error) error {
 }
 
 // execProcess is the command as the runtime takes it.
-func (s *Service) execProcess(ctx context.Context, r *Record, e *command) (*specs.Process, error) {
-	rootfs, err := s.Layers.Mount(ctx, r.ID) // is mounted; this tells where
-	if err != nil {
-		return nil, err
-	}
+func execProcess(r *Record, e *command) (*specs.Process, error) {
 	name, groups := e.request.User, []string(nil)
 	if name == "" {
 		name, groups = r.Config.User, r.HostConfig.GroupAdd
 	}
-	user, err := spec.ResolveUser(rootfs, name, groups)
+	user, err := spec.ResolveUser(r.Run.Rootfs, name, groups)
 	if err != nil {
 		return nil, err
 	}

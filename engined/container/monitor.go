@@ -10,10 +10,9 @@ import (
 )
 
 // Run reconciles the containers with what runs, then follows the supervisor's
-// events until ctx ends, and waits for what it has begun.
+// events until ctx ends, and waits for what it has begun. It is called once.
 func (s *Service) Run(ctx context.Context) error {
-	defer close(s.ended)
-	defer s.following.Wait()
+	defer s.following.close()
 	defer s.dropParked()
 	snapshot, err := s.Tasks.Snapshot(ctx)
 	if err != nil {
@@ -22,7 +21,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.reconcileAll(ctx, snapshot); err != nil {
 		return err
 	}
-	s.unready.Do(func() { close(s.ready) })
+	close(s.ready)
 	for event, err := range s.Tasks.EventsAfter(ctx, snapshot.Seq) {
 		if err != nil {
 			if ctx.Err() != nil {
@@ -53,7 +52,7 @@ func (s *Service) handle(ctx context.Context, event task.Event) {
 		if event.Process == initProcess {
 			s.exited(c, *event.Exit)
 		} else {
-			s.execEnded(ctx, event)
+			s.execEnded(ctx, c.id, event.Process, *event.Exit)
 		}
 	case task.EventPause, task.EventResume:
 		s.following.Go(func() { s.agree(ctx, c) })
@@ -92,14 +91,14 @@ func (s *Service) noteStatus(ctx context.Context, c *container, status string) e
 }
 
 // execEnded notes the end of a command; the shim then need not remember it.
-func (s *Service) execEnded(ctx context.Context, event task.Event) {
-	s.execExited(event.Process, *event.Exit)
+func (s *Service) execEnded(ctx context.Context, container, id string, exit task.Exit) {
+	s.execExited(id, exit)
 	s.following.Go(func() {
 		ctx, cancel := begun(ctx)
 		defer cancel()
-		err := s.Tasks.Forget(ctx, event.ID, event.Process)
+		err := s.Tasks.Forget(ctx, container, id)
 		if err != nil && errdefs.KindOf(err) != errdefs.NotFound {
-			s.Logger.Warn("forgetting a command that has ended", "container", event.ID, "exec", event.Process, "error", err)
+			s.Logger.Warn("forgetting a command that has ended", "container", container, "exec", id, "error", err)
 		}
 	})
 }

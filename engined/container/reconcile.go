@@ -136,7 +136,7 @@ func (s *Service) reconcileOne(ctx context.Context, c *container, t *task.Contai
 	}
 	for _, p := range t.Processes {
 		if p.Exit != nil {
-			s.execExited(p.ID, *p.Exit)
+			s.execEnded(ctx, c.id, p.ID, *p.Exit)
 		}
 	}
 	return s.noteStatus(ctx, c, t.Status)

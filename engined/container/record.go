@@ -40,6 +40,7 @@ type Run struct {
 	Started   time.Time
 	Pid       int
 	Socket    string                                  // the shim's
+	Rootfs    string                                  // where its root filesystem is mounted
 	Host      bool                                    `json:",omitempty"` // in the host's network
 	Sandbox   string                                  `json:",omitempty"` // its network namespace
 	Endpoints map[string]*apinetwork.EndpointSettings `json:",omitempty"`

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -15,8 +16,6 @@ import (
 	apicontainer "github.com/moby/moby/api/types/container"
 	apinetwork "github.com/moby/moby/api/types/network"
 	"github.com/opencontainers/go-digest"
-
-	"net"
 
 	"github.com/engined/engined/engined/events"
 	"github.com/engined/engined/engined/image"
@@ -99,10 +98,8 @@ type Service struct {
 	index *index
 	execs execs
 
-	ready     chan struct{}  // closed when reconciled
-	unready   sync.Once      // guards closing it
-	following sync.WaitGroup // teardowns and removals after exits; Run waits for them
-	ended     chan struct{}  // closed when Run has returned
+	ready     chan struct{} // closed when reconciled
+	following followers     // teardowns and removals after exits
 }
 
 // container is a container's live part.
@@ -130,7 +127,7 @@ func Open(ctx context.Context, deps Deps) (*Service, error) {
 	if deps.StopTimeout == 0 {
 		deps.StopTimeout = defaultStopTimeout
 	}
-	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), ready: make(chan struct{}), ended: make(chan struct{})}
+	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), ready: make(chan struct{})}
 	s.execs.byID = make(map[string]*command)
 	if err := deps.DB.Migrate(ctx, "container", schema); err != nil {
 		return nil, err

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,18 +14,18 @@ import (
 )
 
 // specInput looks up what the spec is made of.
-func (s *Service) specInput(ctx context.Context, r *Record, run *Run, rootfs string) (in spec.Input, err error) {
+func (s *Service) specInput(r *Record, run *Run) (in spec.Input, err error) {
 	in = spec.Input{
 		ID:          r.ID,
 		Config:      r.Config,
 		HostConfig:  r.HostConfig,
 		Args:        slices.Concat([]string{r.Path}, r.Args),
-		Rootfs:      rootfs,
+		Rootfs:      run.Rootfs,
 		HostNetwork: run.Host,
 		NetworkPath: run.Sandbox,
 		AppArmor:    s.AppArmor,
 	}
-	if in.User, err = spec.ResolveUser(rootfs, r.Config.User, r.HostConfig.GroupAdd); err != nil {
+	if in.User, err = spec.ResolveUser(run.Rootfs, r.Config.User, r.HostConfig.GroupAdd); err != nil {
 		return in, err
 	}
 	if in.Mounts, err = s.specMounts(r); err != nil {

@@ -66,29 +66,28 @@ func (s *Service) launch(ctx context.Context, c *container, parked []*parking) (
 	defer undo.OnError(&err)
 	r := c.record.Load()
 
+	// The directory says that there is something to give back, and settle gives
+	// back whatever of the following there is: it is the undo of each step, and
+	// what a restart of engined does after a start that was cut half-way. It
+	// deletes the task first: a call that was cut off may have been carried out.
 	dir := s.runDir(c.id)
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.id, err)
 	}
-	undo.Add("remove "+dir, func(context.Context) error { return os.RemoveAll(dir) })
-
-	rootfs, err := s.Layers.Mount(ctx, c.id)
-	if err != nil {
-		return nil, fmt.Errorf("mounting the root filesystem of %s: %w", c.id, err)
-	}
-	undo.Add("unmount the root filesystem", func(ctx context.Context) error { return s.Layers.Unmount(ctx, c.id) })
+	undo.Add("give back what the start acquired", func(ctx context.Context) error { return s.settle(ctx, c) })
 
 	run := &Run{}
-	if err := s.connect(ctx, r, run, &undo); err != nil {
+	if run.Rootfs, err = s.Layers.Mount(ctx, c.id); err != nil {
+		return nil, fmt.Errorf("mounting the root filesystem of %s: %w", c.id, err)
+	}
+	if err := s.connect(ctx, r, run); err != nil {
 		return nil, err
 	}
-	if err := s.writeBundle(ctx, r, run, rootfs); err != nil {
+	if err := s.writeBundle(ctx, r, run); err != nil {
 		return nil, err
 	}
 	s.expect(c)
 	defer s.unexpect(c)
-	// Before the call: one that was cut off may have been carried out.
-	undo.Add("delete the task", func(ctx context.Context) error { return s.deleteTask(ctx, c.id, true) })
 	answer, err := s.Tasks.Create(ctx, createRequest(r, dir, s.logPath(c.id), len(parked)))
 	if err != nil {
 		return nil, err
@@ -100,7 +99,7 @@ func (s *Service) launch(ctx context.Context, c *container, parked []*parking) (
 }
 
 // connect makes the container's network and writes its files.
-func (s *Service) connect(ctx context.Context, r *Record, run *Run, undo *errdefs.Undo) error {
+func (s *Service) connect(ctx context.Context, r *Record, run *Run) error {
 	other, err := s.joined(r)
 	if err != nil {
 		return err
@@ -112,7 +111,6 @@ func (s *Service) connect(ctx context.Context, r *Record, run *Run, undo *errdef
 	if err != nil {
 		return fmt.Errorf("connecting %s to network %s: %w", r.ID, r.HostConfig.NetworkMode, err)
 	}
-	undo.Add("release the network", func(ctx context.Context) error { return s.Networks.Release(ctx, r.ID) })
 	run.Host, run.Sandbox, run.Endpoints = box.Host, box.Path, box.Endpoints
 	return s.writeFiles(r.ID, map[string][]byte{
 		"hostname":    []byte(r.Config.Hostname + "\n"),
@@ -146,16 +144,16 @@ func networkRequest(r *Record) network.Request {
 }
 
 // writeBundle builds the spec and writes it where the runtime looks for it.
-func (s *Service) writeBundle(ctx context.Context, r *Record, run *Run, rootfs string) error {
-	if err := s.fillVolumes(ctx, r, rootfs); err != nil {
+func (s *Service) writeBundle(ctx context.Context, r *Record, run *Run) error {
+	if err := s.fillVolumes(ctx, r, run.Rootfs); err != nil {
 		return err
 	}
-	input, err := s.specInput(ctx, r, run, rootfs)
+	input, err := s.specInput(r, run)
 	if err != nil {
 		return err
 	}
 	if r.Config.WorkingDir != "" {
-		if err := spec.MakeWorkingDir(rootfs, r.Config.WorkingDir); err != nil {
+		if err := spec.MakeWorkingDir(run.Rootfs, r.Config.WorkingDir); err != nil {
 			return err
 		}
 	}

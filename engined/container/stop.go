@@ -43,8 +43,8 @@ func (s *Service) settleAfter(ctx context.Context, c *container) error {
 	return s.settle(ctx, c)
 }
 
-// stop signals and waits, as long as its client does. A client that leaves
-// before the time is up takes the KILL with it, as in Docker.
+// stop signals, waits and kills. It does so even if its client leaves, unless
+// it would wait for ever.
 func (s *Service) stop(ctx context.Context, c *container, options StopOptions) error {
 	r := c.record.Load()
 	signal, timeout, err := s.stopPlan(r, options)
@@ -58,6 +58,7 @@ func (s *Service) stop(ctx context.Context, c *container, options StopOptions) e
 	}
 	var expired <-chan time.Time
 	if timeout >= 0 {
+		ctx = context.WithoutCancel(ctx)
 		timer := time.NewTimer(timeout)
 		defer timer.Stop()
 		expired = timer.C

@@ -171,7 +171,11 @@ func checkSecurity(r *Record, _ func(string, ...any) error) error {
 }
 
 func checkLogs(r *Record, invalid func(string, ...any) error) error {
-	if _, err := logSpec(r, "/"); err != nil {
+	_, err := logSpec(r, "/")
+	if errdefs.KindOf(err) == errdefs.NotImplemented {
+		return err
+	}
+	if err != nil {
 		return invalid("HostConfig.LogConfig: %w", err)
 	}
 	return nil
