@@ -17,6 +17,7 @@ type child struct {
 	pidfd  int
 	source *source
 	exited func(status unix.WaitStatus)
+	absent bool // dead, and not ours yet
 	lost   bool // somebody else has its status
 }
 
@@ -37,6 +38,11 @@ func (s *Shim) watchSignals() error {
 	_, err = s.add(eventfd, unix.EPOLLIN, func(uint32) {
 		var count [8]byte
 		unix.Read(eventfd, count[:])
+		for _, c := range s.children {
+			if c.absent {
+				s.reap(c)
+			}
+		}
 		s.reapStrays()
 	})
 	return err
@@ -103,12 +109,18 @@ func (s *Shim) reap(c *child) {
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
-		case err != nil: // ECHILD: it was never ours
+		case err == nil && pid == c.pid:
+			s.buried(c, status)
+		case err == nil: // it lives
+		case unix.PidfdSendSignal(c.pidfd, 0, nil, 0) == nil:
+			// ECHILD, and it is there: crun forks once more, and what ran the
+			// process has not exited yet. When it does, we get a SIGCHLD.
+			c.absent = true
+			s.pause(c.source)
+		default:
 			logf("waiting for process %d: %v", c.pid, err)
 			c.lost = true
 			s.buried(c, lostStatus)
-		case pid == c.pid:
-			s.buried(c, status)
 		}
 		return
 	}

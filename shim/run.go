@@ -38,6 +38,7 @@ type Shim struct {
 	deleting  bool
 	parting   parting
 	consoles  int    // number of the last console socket
+	bulky     bool // a client's queue was long
 	cgroup    string // directory of the container's memory cgroup, "" if unknown
 }
 
@@ -113,7 +114,10 @@ func (s *Shim) idle() {
 			p.log.Trim()
 		}
 	}
-	debug.FreeOSMemory()
+	if s.bulky { // a collection costs an idle shim 200 KiB: only where it pays
+		debug.FreeOSMemory()
+		s.bulky = false
+	}
 }
 
 // logf writes one line to shim.log.

@@ -142,6 +142,7 @@ func (k *sink) update() {
 		events |= unix.EPOLLIN
 	}
 	k.s.want(k.source, events)
+	k.s.bulky = k.s.bulky || len(k.queue) > stallBytes
 	full := len(k.queue) > queueLimit || k.full && len(k.queue) > queueLimit/2
 	if full != k.full {
 		k.full = full

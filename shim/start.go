@@ -178,7 +178,7 @@ func (l *launch) releaseFiles() {
 func (l *launch) returned(err error) {
 	l.call = nil
 	if err != nil {
-		l.clean(l.explain(err))
+		l.clean(l.about(l.explain(err)))
 		return
 	}
 	if err := l.began(); err != nil {
@@ -208,6 +208,40 @@ func (l *launch) explain(err error) error {
 		return wire.Err()
 	}
 	return fmt.Errorf("%w: %s", err, said)
+}
+
+// about fills in the command that an error is about, where the runtime does not
+// say it (crun: open executable: Permission denied).
+func (l *launch) about(err error) error {
+	var coded *errdefs.Error
+	if !errors.As(err, &coded) || coded.Subject != "" {
+		return err
+	}
+	switch coded.Code {
+	case errdefs.ExecNotFound, errdefs.ExecPermission, errdefs.ExecIsDirectory, errdefs.ExecFormat:
+		coded.Subject = l.command()
+	}
+	return err
+}
+
+// command returns the first argument of the process.
+func (l *launch) command() string {
+	type process struct {
+		Args []string `json:"args"`
+	}
+	var spec struct {
+		Process process `json:"process"`
+	}
+	var err error
+	if l.name == proto.Init {
+		err = proto.ReadFile(filepath.Join(l.s.Bundle, "config.json"), &spec)
+	} else {
+		err = proto.ReadFile(l.file(proto.ProcessFile), &spec.Process)
+	}
+	if err != nil || len(spec.Process.Args) == 0 {
+		return ""
+	}
+	return spec.Process.Args[0]
 }
 
 // began takes the new process over.
