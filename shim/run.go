@@ -38,7 +38,7 @@ type Shim struct {
 	deleting  bool
 	parting   parting
 	consoles  int    // number of the last console socket
-	bulky     bool // a client's queue was long
+	bulky     bool   // a client's queue was long
 	cgroup    string // directory of the container's memory cgroup, "" if unknown
 }
 
