@@ -49,7 +49,8 @@ func (c *Container) killCgroup(ctx context.Context) error {
 	if err != nil || notOurs(group) != nil {
 		return nil // then the runtime's delete is all there is
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.host.Limits.Runtime)
+	// Killed they are at once; how soon they are reaped is their parent's affair.
+	ctx, cancel := context.WithTimeout(ctx, c.host.Limits.Shim)
 	defer cancel()
 	if err := group.Kill(ctx); err != nil {
 		return fmt.Errorf("killing the cgroup of container %s: %w", c.record.ID, err)

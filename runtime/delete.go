@@ -20,11 +20,13 @@ const lostStatus = 128 + int(unix.SIGKILL)
 // Dismiss has the shim delete the container and end. With a dead shim the
 // runtime is called directly. The container's directory stays, see Remove.
 func (c *Container) Dismiss(ctx context.Context) error {
-	err := c.ask(ctx, c.host.Limits.Runtime, "delete", func(ctx context.Context, client *shim.Client) error {
-		return client.Delete(ctx)
-	})
+	// Asked first, since a shim that is stuck shows it sooner so.
+	_, err := c.hello(ctx)
+	if err == nil {
+		err = c.askDelete(ctx)
+	}
 	if errdefs.CodeOf(err) == errdefs.ShimLost {
-		return c.raze(ctx)
+		return c.Raze(ctx)
 	}
 	if err != nil {
 		return err
@@ -32,17 +34,21 @@ func (c *Container) Dismiss(ctx context.Context) error {
 	return c.awaitShim(ctx)
 }
 
+func (c *Container) askDelete(ctx context.Context) error {
+	return c.ask(ctx, c.host.Limits.Runtime, "delete", func(ctx context.Context, client *shim.Client) error {
+		return client.Delete(ctx)
+	})
+}
+
 // End is Dismiss for a container that must go: a shim that does not answer or
 // cannot do it is killed.
 func (c *Container) End(ctx context.Context) error {
-	if _, err := c.hello(ctx); err == nil {
-		bounded, cancel := context.WithTimeout(ctx, c.host.Limits.Runtime/2)
-		defer cancel()
-		if err := c.Dismiss(bounded); err == nil {
-			return nil
-		}
+	bounded, cancel := context.WithTimeout(ctx, c.host.Limits.Runtime/2)
+	defer cancel()
+	if err := c.Dismiss(bounded); err == nil {
+		return nil
 	}
-	return c.raze(ctx)
+	return c.Raze(ctx)
 }
 
 // awaitShim waits for the shim's death and gives back the connection.
@@ -62,12 +68,36 @@ func (c *Container) awaitShim(ctx context.Context) error {
 	return nil
 }
 
-// raze kills shim and container and has the runtime delete what it keeps.
-func (c *Container) raze(ctx context.Context) error {
+// Raze kills shim and container and has the runtime delete what it keeps.
+func (c *Container) Raze(ctx context.Context) error {
 	if err := c.killShim(ctx); err != nil {
 		return err
 	}
+	c.adoptOrphans()
 	return errors.Join(c.killCgroup(ctx), c.invoke(ctx, nil, "delete", "--force", c.record.ID))
+}
+
+// BecomeSubreaper makes the orphans of shims that die children of this process,
+// as long as their shims were. See adoptOrphans.
+func BecomeSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// adoptOrphans reaps the container's processes once they are dead. Whoever else
+// would has to do it at once: the first process of a pid namespace cannot end
+// before the processes added to it are reaped, and their parent, the shim, is
+// dead. Those that are not our children are not ours to reap.
+func (c *Container) adoptOrphans() {
+	processes, err := c.readProcesses()
+	if err != nil {
+		return
+	}
+	for _, p := range processes {
+		if p.Started == nil {
+			continue
+		}
+		if _, err := findProcess(p.Started.Pid, p.Started.Start, true); err != nil {
+			c.host.Logger.Warn("watching a dead shim's process", "container", c.record.ID, "process", p.Name, "error", err)
+		}
+	}
 }
 
 // killShim kills the shim and the runtime that it may be waiting for, which is
@@ -90,7 +120,7 @@ func (c *Container) killShim(ctx context.Context) error {
 // Bury kills what a dead shim has left and writes lost.json for every process
 // whose end nobody saw.
 func (c *Container) Bury(ctx context.Context) error {
-	razed := c.raze(ctx)
+	razed := c.Raze(ctx)
 	processes, err := c.readProcesses()
 	if err != nil {
 		return errors.Join(razed, err)

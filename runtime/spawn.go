@@ -41,11 +41,14 @@ func (p *shimProcess) dead() bool {
 // kill sends SIGKILL, which reaches nobody else: a pidfd names one process.
 func (p *shimProcess) kill() error {
 	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		return err
-	}
 	var killed error
-	if err := raw.Control(func(fd uintptr) { killed = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) }); err != nil {
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { killed = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+	if p.dead() { // and its pidfd closed
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if errors.Is(killed, unix.ESRCH) {
@@ -78,6 +81,7 @@ func watchShim(pid, pidfd int, child bool) (*shimProcess, error) {
 		return nil, err
 	}
 	go func() {
+		defer p.pidfd.Close()
 		defer close(p.exited)
 		raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
 		if child {
@@ -95,20 +99,26 @@ func readable(fd int) bool {
 
 // findShim returns the running shim that self describes, or nil if it is dead.
 func findShim(self shim.Self) (*shimProcess, error) {
-	pidfd, err := unix.PidfdOpen(self.Pid, 0)
+	return findProcess(self.Pid, self.Start, false)
+}
+
+// findProcess returns the process that had this pid at that start, or nil if it
+// is gone. A child is reaped when it dies.
+func findProcess(pid int, start uint64, child bool) (*shimProcess, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening a pidfd of shim %d: %w", self.Pid, err)
+		return nil, fmt.Errorf("opening a pidfd of process %d: %w", pid, err)
 	}
 	// Asked after the pidfd is open, the start time is of the pidfd's process or
 	// the process is dead.
-	if start, err := shim.StartTime(self.Pid); err != nil || start != self.Start {
+	if now, err := shim.StartTime(pid); err != nil || now != start {
 		unix.Close(pidfd)
 		return nil, nil
 	}
-	return watchShim(self.Pid, pidfd, false)
+	return watchShim(pid, pidfd, child)
 }
 
 // spawnShim starts the container's shim on its listening socket. Its death is

@@ -63,10 +63,14 @@ func (s *Supervisor) delete(ctx context.Context, id string, force bool) (*api.De
 	if err != nil {
 		return nil, err
 	}
-	if status != statusStopped {
-		s.kill(ctx, c, init, status)
+	remove := c.handle.Dismiss
+	if force {
+		remove = c.handle.End
 	}
-	if err := s.removeContainer(ctx, c, force); err != nil {
+	if status != statusStopped && s.kill(ctx, c, init, status) != nil && force {
+		remove = c.handle.Raze
+	}
+	if err := s.removeContainer(ctx, c, remove); err != nil {
 		return nil, err
 	}
 	err = s.record(&api.Event{Type: eventDelete, Id: id}, func(t *table) { delete(t.containers, id) })
@@ -75,27 +79,26 @@ func (s *Supervisor) delete(ctx context.Context, id string, force bool) (*api.De
 
 // kill ends init and waits for its exit to be recorded. What it does not
 // achieve the removal does.
-func (s *Supervisor) kill(ctx context.Context, c *container, init *process, status string) {
+func (s *Supervisor) kill(ctx context.Context, c *container, init *process, status string) error {
 	err := c.handle.Signal(ctx, runtime.Init, int(unix.SIGKILL))
 	if err == nil && status == statusPaused { // a frozen process dies when it thaws
 		err = c.handle.Unpause(ctx)
 	}
+	if errdefs.CodeOf(err) == errdefs.NotRunning { // its exit is on the way
+		err = nil
+	}
 	if err != nil {
 		s.logger.Warn("killing a container before its removal", "container", c.handle.ID(), "error", err)
-		return
+		return err
 	}
 	s.awaitExit(ctx, init, s.host.Limits.Shim)
+	return nil
 }
 
 // removeContainer removes what shim, runtime and state directory hold, after
 // the exits in it are recorded.
-func (s *Supervisor) removeContainer(ctx context.Context, c *container, force bool) error {
-	err := c.handle.Dismiss(ctx)
-	if err != nil && force {
-		s.logger.Warn("a shim does not delete its container and is killed", "container", c.handle.ID(), "error", err)
-		err = c.handle.Bury(ctx)
-	}
-	if err != nil {
+func (s *Supervisor) removeContainer(ctx context.Context, c *container, remove func(context.Context) error) error {
+	if err := remove(ctx); err != nil {
 		return fmt.Errorf("deleting container %s: %w", c.handle.ID(), err)
 	}
 	s.finish(c, "the container was deleted")

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 
 	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
 )
 
 // These tests run the real supervisor: with a shim that only pretends, and, as
@@ -56,6 +57,9 @@ var (
 func TestMain(m *testing.M) {
 	if os.Getenv(fakeShimVariable) != "" {
 		runFakeShim()
+	}
+	if err := runtime.BecomeSubreaper(); err != nil {
+		panic(err)
 	}
 	code := m.Run()
 	if dir, _ := built(); dir != "" {

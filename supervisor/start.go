@@ -53,23 +53,32 @@ func (s *Supervisor) startWithWorker(recipe runtime.Recipe) (*runtime.Container,
 // StartContainer starts a container that was only created.
 func (s *Supervisor) StartContainer(ctx context.Context, request *api.StartContainerRequest) (*api.StartContainerResponse, error) {
 	return do(ctx, s, request.Id, exclusive, func(ctx context.Context) (*api.StartContainerResponse, error) {
-		var c *container
-		err := s.ask(func(t *table) (err error) {
-			if c, err = t.find(request.Id); err != nil {
-				return err
-			}
-			return c.needCreated(request.Id)
-		})
+		message, err := s.startCreated(ctx, request.Id)
 		if err != nil {
 			return nil, err
 		}
-		started, err := c.handle.Resume(ctx)
-		if err != nil {
-			return nil, err
-		}
-		message, err := s.recordStart(c, request.Id, started)
-		return &api.StartContainerResponse{Container: message}, err
+		return &api.StartContainerResponse{Container: message}, nil
 	})
+}
+
+func (s *Supervisor) startCreated(ctx context.Context, id string) (message *api.Container, err error) {
+	c, err := s.look(id, func(c *container) error {
+		if err := c.needCreated(id); err != nil {
+			return err
+		}
+		c.init().held = true // until the start is recorded
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	started, err := c.handle.Resume(ctx)
+	if err == nil {
+		message, err = s.recordStart(c, id, started)
+	}
+	s.ask(func(*table) error { c.init().held = false; return nil })
+	s.noteExit(c, runtime.Init)
+	return message, err
 }
 
 // recordStart records that c's init runs and returns c as it then is.

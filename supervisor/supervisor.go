@@ -79,6 +79,9 @@ func Open(config Config) (s *Supervisor, err error) {
 	if config.Journal.Bytes == 0 {
 		config.Journal.Bytes = defaultJournalBytes
 	}
+	if err := runtime.BecomeSubreaper(); err != nil {
+		return nil, fmt.Errorf("becoming a subreaper: %w", err)
+	}
 	state := config.Host.StateDir
 	if err := makePrivate(state); err != nil {
 		return nil, err

@@ -40,6 +40,7 @@ type process struct {
 	name     string
 	message  *api.Process
 	starting bool // an AddProcess is under way: no exit is recorded before its start is
+	held     bool // a StartContainer is under way: the same
 	exitSeen bool // it exited meanwhile
 	orphan   bool // the AddProcess was an earlier supervisor's: nobody waits for it
 

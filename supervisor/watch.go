@@ -119,7 +119,7 @@ func (s *Supervisor) mayExit(c *container, name string) (may bool) {
 			return nil
 		}
 		p.exitSeen = true
-		may = !p.starting
+		may = !p.starting && !p.held
 		return nil
 	})
 	return may
