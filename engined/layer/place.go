@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -127,27 +129,44 @@ func (u *unpacker) file(dir int, base string, header *tar.Header, data io.Reader
 	return size, unix.UtimesNanoAt(dir, base, timesOf(header), unix.AT_SYMLINK_NOFOLLOW)
 }
 
+// zeros is what a hole reads as.
+var zeros [256 << 10]byte
+
 // copy writes data to fd and leaves its crc64 in u.sum, its size in u.copied.
+// Zeros become holes: a sparse entry of a kilobyte can stand for terabytes.
 func (u *unpacker) copy(fd int, data io.Reader) (size int64, err error) {
 	var sum uint64
+	hole := false // the file's last piece is one
 	for {
-		n, err := data.Read(u.buffer)
+		if u.ctx.Err() != nil {
+			return size, context.Cause(u.ctx)
+		}
+		n, err := readBlock(data, u.buffer)
 		if n > 0 {
-			sum = crc64.Update(sum, crcTable, u.buffer[:n])
-			if err := writeAll(fd, u.buffer[:n]); err != nil {
+			piece := u.buffer[:n]
+			sum = crc64.Update(sum, crcTable, piece)
+			size += int64(n)
+			if hole = bytes.Equal(piece, zeros[:n]); hole {
+				if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
+					return size, err
+				}
+			} else if err := writeAll(fd, piece); err != nil {
 				return size, err
 			}
-			size += int64(n)
 		}
 		if errors.Is(err, io.EOF) {
-			u.copied = size
-			binary.BigEndian.PutUint64(u.sum[:], sum)
-			return size, nil
+			break
 		}
 		if err != nil {
 			return size, errdefs.InvalidArgument.Errorf("reading tar: %w", err)
 		}
 	}
+	u.copied = size
+	binary.BigEndian.PutUint64(u.sum[:], sum)
+	if hole {
+		return size, unix.Ftruncate(fd, size)
+	}
+	return size, nil
 }
 
 func writeAll(fd int, p []byte) error {

@@ -42,7 +42,7 @@ func unpack(ctx context.Context, dir string, lowers []string, style whiteoutStyl
 		return content{}, err
 	}
 	defer source.Close()
-	u, err := newUnpacker(filepath.Join(dir, "diff"), lowers, style)
+	u, err := newUnpacker(ctx, filepath.Join(dir, "diff"), lowers, style)
 	if err != nil {
 		return content{}, err
 	}
@@ -51,7 +51,7 @@ func unpack(ctx context.Context, dir string, lowers []string, style whiteoutStyl
 	if err != nil {
 		return content{}, err
 	}
-	size, err := u.all(ctx, source, split)
+	size, err := u.all(source, split)
 	if closed := split.close(); err == nil {
 		err = closed
 	}
@@ -64,7 +64,8 @@ func unpack(ctx context.Context, dir string, lowers []string, style whiteoutStyl
 // unpacker puts entries of one tar below one directory. It is used by one
 // goroutine. Nobody else may write below the directory meanwhile.
 type unpacker struct {
-	root   int // descriptor of the directory
+	ctx    context.Context // of the call that the unpacker is
+	root   int             // descriptor of the directory
 	style  whiteoutStyle
 	lowers []string         // directories of the layers below, top first
 	made   map[string]bool  // paths this tar has made; only for whiteoutDeletes
@@ -81,13 +82,13 @@ type directoryTimes struct {
 	times []unix.Timespec
 }
 
-func newUnpacker(dir string, lowers []string, style whiteoutStyle) (*unpacker, error) {
+func newUnpacker(ctx context.Context, dir string, lowers []string, style whiteoutStyle) (*unpacker, error) {
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
-	return &unpacker{root: root, style: style, lowers: lowers, parent: -1,
-		made: map[string]bool{}, buffer: make([]byte, 256<<10)}, nil
+	return &unpacker{ctx: ctx, root: root, style: style, lowers: lowers, parent: -1,
+		made: map[string]bool{}, buffer: make([]byte, len(zeros))}, nil
 }
 
 func (u *unpacker) close() {
@@ -97,12 +98,12 @@ func (u *unpacker) close() {
 
 // all unpacks every entry, records the tar's raw parts in split, and reads the
 // stream to its end: the digest is over everything.
-func (u *unpacker) all(ctx context.Context, stream io.Reader, split *splitWriter) (size int64, err error) {
+func (u *unpacker) all(stream io.Reader, split *splitWriter) (size int64, err error) {
 	reader := tar.NewReader(stream)
 	reader.RawAccounting = true
 	for {
-		if err := ctx.Err(); err != nil {
-			return 0, context.Cause(ctx)
+		if u.ctx.Err() != nil {
+			return 0, context.Cause(u.ctx)
 		}
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
