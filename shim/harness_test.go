@@ -32,8 +32,11 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	shimPath = filepath.Join(dir, "shim")
-	build := exec.Command("go", "build", "-o", shimPath, "github.com/engined/engined/cmd/shim")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	flags := strings.Fields(os.Getenv("SHIM_TEST_BUILD_FLAGS")) // -race
+	build := exec.Command("go", append(append([]string{"build", "-o", shimPath}, flags...), "github.com/engined/engined/cmd/shim")...)
+	if len(flags) == 0 {
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if output, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the shim: %v\n%s", err, output)
 		os.Exit(1)

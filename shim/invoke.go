@@ -24,8 +24,7 @@ type invocation struct {
 }
 
 // invoke calls the runtime; finished is called from the loop with nil if it
-// succeeded, else with what it said. Said is what it wrote to standard error, if
-// that was not the caller's.
+// succeeded, else with its error.
 func (s *Shim) invoke(call invocation, finished func(err error)) (*child, error) {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -91,7 +90,7 @@ func (s *Shim) verdict(call invocation, status unix.WaitStatus, offset int64, sa
 		}
 		return wire.Err()
 	}
-	// -1 only reaches us replaced; the container's own pipe is read by start.
+	// Empty if its standard error is the container's: that is read by explain.
 	text := make([]byte, 4096)
 	n, _ := unix.Pread(said, text, 0)
 	if message := strings.TrimSpace(string(text[:max(n, 0)])); message != "" {

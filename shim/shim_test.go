@@ -489,3 +489,21 @@ func TestManyAttachesLeaveNothing(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
+
+// BenchmarkLines is a container that writes a million short lines, from its
+// start to its exit.
+func BenchmarkLines(b *testing.B) {
+	for _, driver := range []string{"", logfile.JSONFile, logfile.Local} {
+		b.Run("log="+driver, func(b *testing.B) {
+			for range b.N {
+				x := newBox(b, []string{"/bin/seq", "1000000"}, nil)
+				var log *proto.Log
+				if driver != "" {
+					log = &proto.Log{Driver: driver, Path: x.logPath()}
+				}
+				x.start(proto.Request{Log: log})
+				x.exit(proto.Init)
+			}
+		})
+	}
+}

@@ -10,10 +10,13 @@
 //	├── shim.json          shim         Self: pid and start time, written before it answers anything
 //	├── shim.log           shim         its standard error
 //	├── runtime.log        the runtime  --log, JSON lines
+//	├── ttyN.sock          shim         console socket, while a terminal is handed over
 //	└── PROCESS/           "init", or the name given to AddProcess
 //	    ├── request.json   supervisor   Request
 //	    ├── process.json   supervisor   specs.Process of an added process, for `RUNTIME exec --process`
-//	    ├── started.json   shim         Started
+//	    ├── pid            the runtime  --pid-file
+//	    ├── runtime.log    the runtime  --log of an added process's start
+//	    ├── started.json   shim         Started; with create_only replaced by Resume
 //	    ├── exit.json      shim         Exit
 //	    └── lost.json      supervisor   Exit, when the shim died before it could write exit.json
 //
