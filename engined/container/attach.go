@@ -15,7 +15,9 @@ import (
 )
 
 // Attach gives a client's connection to the container: to the shim of one that
-// runs, else it is parked for the next start.
+// runs, else it is parked for the next start. A start looks for parked ones
+// twice, before its call and after the record says that the container runs, so
+// none stays behind.
 func (s *Service) Attach(ctx context.Context, ref string, options AttachOptions, upgrade Upgrade) error {
 	c, err := s.index.find(ref)
 	if err != nil {
@@ -29,41 +31,51 @@ func (s *Service) Attach(ctx context.Context, ref string, options AttachOptions,
 	if err != nil {
 		return err
 	}
-	conn, ahead, err := upgrade(r.Config.Tty)
-	if err != nil {
-		return err
-	}
-	s.tell(r, apievents.ActionAttach, nil)
-	if options.Logs {
-		if err := s.replay(ctx, r, options, conn); err != nil {
-			conn.Close()
+	var p *parking
+	var socket string
+	if options.Stream {
+		if p, socket, err = c.park(); err != nil {
 			return err
 		}
 	}
-	if !options.Stream {
-		return conn.Close()
+	conn, ahead, err := upgrade(r.Config.Tty)
+	if err == nil {
+		s.tell(r, apievents.ActionAttach, nil)
+		err = s.replay(ctx, r, options, conn)
 	}
-	return s.attach(ctx, c, conn, shim.AttachRequest{
+	if err != nil && p != nil {
+		c.fail(p)
+	}
+	if err != nil || !options.Stream {
+		return hangUp(conn, err)
+	}
+	req := shim.AttachRequest{
 		Process: initProcess,
 		Stdin:   options.Stdin && r.Config.OpenStdin,
 		Stdout:  options.Stdout, Stderr: options.Stderr,
 		DetachKeys: keys, Read: ahead,
-	})
+	}
+	if p == nil {
+		return s.Tasks.Attach(context.WithoutCancel(ctx), socket, req, conn)
+	}
+	c.arrive(p, conn, req)
+	return nil
 }
 
-// attach parks the connection, or hands it over if the container runs. A start
-// looks for parked ones twice, before its call and after the record says that
-// the container runs, so none stays behind.
-func (s *Service) attach(ctx context.Context, c *container, conn net.Conn, req shim.AttachRequest) error {
-	socket, up := c.park(&parking{conn: conn, req: req, watched: make(chan struct{})})
-	if !up {
+// hangUp closes a connection, if there is one.
+func hangUp(conn net.Conn, err error) error {
+	if conn != nil {
+		conn.Close()
+	}
+	return err
+}
+
+// replay writes what was logged so far, if that is wanted, in the form of the
+// stream.
+func (s *Service) replay(ctx context.Context, r *Record, options AttachOptions, conn net.Conn) error {
+	if !options.Logs {
 		return nil
 	}
-	return s.Tasks.Attach(context.WithoutCancel(ctx), socket, req, conn)
-}
-
-// replay writes what was logged so far, in the form of the stream.
-func (s *Service) replay(ctx context.Context, r *Record, options AttachOptions, conn net.Conn) error {
 	spec, err := logSpec(r, s.logPath(r.ID))
 	if err != nil || spec == nil {
 		return err
@@ -96,8 +108,11 @@ func (f framed) Write(p []byte) (int, error) {
 // that many. One that fails has lost its client.
 func (s *Service) handOver(ctx context.Context, c *container, socket string, parked []*parking) {
 	for _, p := range parked {
-		p.drive()
-		if err := s.Tasks.Attach(ctx, socket, p.req, p.conn); err != nil {
+		conn, req := p.take(ctx)
+		if conn == nil {
+			continue
+		}
+		if err := s.Tasks.Attach(ctx, socket, req, conn); err != nil {
 			s.Logger.Warn("attaching a client that waited for the start", "container", c.id, "error", err)
 		}
 	}

@@ -1,42 +1,50 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
 
-// parking is a client that has attached before the start. A goroutine watches
-// whether it leaves; it ends in drive.
+// parking is the place of a client that attaches before the start. It is taken
+// before the client is told that it is attached, since `docker run` starts the
+// container as soon as it hears that; the connection arrives after.
 type parking struct {
+	arrived chan struct{} // closed when the connection is there, or will not come
+
+	mu      sync.Mutex // guards what follows
 	conn    net.Conn
 	req     shim.AttachRequest
-	watched chan struct{} // closed when the watcher has ended
+	taken   bool          // by a start
+	closed  bool          // nobody will want the connection
+	watched chan struct{} // closed when the watcher has ended; nil: there is none
 }
 
-// park puts a client into the container's waiting room, unless the container
-// runs: then it returns the shim's socket.
-func (c *container) park(p *parking) (socket string, up bool) {
+// park takes a place, unless the container runs: then it returns the shim's
+// socket.
+func (c *container) park() (p *parking, socket string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.record.Load()
 	if r.up() {
-		return r.Run.Socket, true
+		return nil, r.Run.Socket, nil
 	}
 	if c.waiters == nil { // removed meanwhile
-		p.conn.Close()
-		return "", false
+		return nil, "", errdefs.NotFound.Coded(errdefs.NoSuchContainer, c.id, "No such container: %s", c.id)
 	}
+	p = &parking{arrived: make(chan struct{})}
 	c.parked = append(c.parked, p)
-	go c.watch(p)
-	return "", false
+	return p, "", nil
 }
 
 // unpark empties the waiting room.
@@ -48,33 +56,100 @@ func (c *container) unpark() []*parking {
 	return parked
 }
 
-// drive ends the watcher: the connection now belongs to the caller alone.
-func (p *parking) drive() {
-	p.conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
-	<-p.watched
-	p.conn.SetReadDeadline(time.Time{})
+// leave gives a place up.
+func (c *container) leave(p *parking) {
+	c.mu.Lock()
+	if at := slices.Index(c.parked, p); at >= 0 {
+		c.parked = slices.Delete(c.parked, at, at+1)
+	}
+	c.mu.Unlock()
+}
+
+// arrive brings the connection to its place. Unless a start has taken that,
+// a goroutine watches from now on whether the client leaves.
+func (c *container) arrive(p *parking, conn net.Conn, req shim.AttachRequest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer close(p.arrived)
+	if p.closed {
+		conn.Close()
+		return
+	}
+	p.conn, p.req = conn, req
+	if !p.taken {
+		p.watched = make(chan struct{})
+		go c.watch(p, conn, p.watched)
+	}
+}
+
+// fail says that no connection will come.
+func (c *container) fail(p *parking) {
+	c.leave(p)
+	close(p.arrived)
+}
+
+// take waits for the connection and returns it for the shim. Nil: the client
+// is not there.
+func (p *parking) take(ctx context.Context) (net.Conn, shim.AttachRequest) {
+	p.mu.Lock()
+	p.taken = true
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, shim.AttachWait)
+	defer cancel()
+	select {
+	case <-p.arrived:
+	case <-ctx.Done():
+		p.hangUp() // the shim does not wait longer either
+		return nil, shim.AttachRequest{}
+	}
+	p.endWatch()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conn := p.conn
+	p.conn = nil
+	return conn, p.req
+}
+
+// hangUp closes the connection, or lets it be closed when it arrives.
+func (p *parking) hangUp() {
+	p.endWatch()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.conn != nil {
+		p.conn.Close()
+		p.conn = nil
+	}
+}
+
+// endWatch ends the watcher, if there is one, and waits for it.
+func (p *parking) endWatch() {
+	p.mu.Lock()
+	conn, watched := p.conn, p.watched
+	p.watched = nil
+	p.mu.Unlock()
+	if watched == nil || conn == nil {
+		return
+	}
+	conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+	<-watched
+	conn.SetReadDeadline(time.Time{})
 }
 
 func closeParked(parked []*parking) {
 	for _, p := range parked {
-		p.drive()
-		p.conn.Close()
+		p.hangUp()
 	}
 }
 
 // watch drops a client that hangs up before the start. What it has sent stays
 // unread, for the process. After input it can no longer be told whether the
 // client is there; the start finds out.
-func (c *container) watch(p *parking) {
-	defer close(p.watched)
-	if !hungUp(p.conn) {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if at := slices.Index(c.parked, p); at >= 0 {
-		c.parked = slices.Delete(c.parked, at, at+1)
-		p.conn.Close()
+func (c *container) watch(p *parking, conn net.Conn, watched chan struct{}) {
+	defer close(watched)
+	if hungUp(conn) {
+		c.leave(p)
+		conn.Close()
 	}
 }
 

@@ -69,6 +69,41 @@ func TestClientsThatAttachBeforeTheStartAreHandedOver(t *testing.T) {
 	}
 }
 
+func TestAStartThatBeginsBeforeTheConnectionArrivesWaitsForIt(t *testing.T) {
+	w := newWorld(t).run()
+	id := w.create("web")
+	conn, _ := pair(t)
+	started := make(chan error, 1)
+	created := make(chan struct{})
+	w.tasks.onCreate = func(string) error { close(created); return nil }
+	err := w.Attach(t.Context(), id, AttachOptions{Stdout: true, Stream: true}, func(bool) (net.Conn, []byte, error) {
+		// The client has its answer, and starts the container.
+		go func() { started <- w.Start(t.Context(), id) }()
+		<-created
+		return conn, nil, nil
+	})
+	if err := errors.Join(err, <-started); err != nil {
+		t.Fatal(err)
+	}
+	if w.tasks.last.AwaitAttach != 1 || len(w.tasks.attached) != 1 {
+		t.Errorf("%d awaited, %d attached", w.tasks.last.AwaitAttach, len(w.tasks.attached))
+	}
+}
+
+func TestAnUpgradeThatFailsLeavesNoPlace(t *testing.T) {
+	w := newWorld(t).run()
+	id := w.create("web")
+	err := w.Attach(t.Context(), id, AttachOptions{Stdout: true, Stream: true}, func(bool) (net.Conn, []byte, error) {
+		return nil, nil, errFake
+	})
+	if !errors.Is(err, errFake) {
+		t.Errorf("err = %v", err)
+	}
+	if err := w.Start(t.Context(), id); err != nil || w.tasks.last.AwaitAttach != 0 {
+		t.Errorf("%v, %d awaited", err, w.tasks.last.AwaitAttach)
+	}
+}
+
 func TestAClientThatHangsUpBeforeTheStartIsForgotten(t *testing.T) {
 	w := newWorld(t).run()
 	id := w.create("web")
@@ -83,9 +118,12 @@ func TestAClientThatHangsUpBeforeTheStartIsForgotten(t *testing.T) {
 	c.mu.Lock()
 	p := c.parked[0]
 	c.mu.Unlock()
+	p.mu.Lock()
+	watched := p.watched
+	p.mu.Unlock()
 	client.Close()
 	select {
-	case <-p.watched:
+	case <-watched:
 	case <-time.After(20 * time.Second):
 		t.Fatal("nobody noticed")
 	}
