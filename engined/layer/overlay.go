@@ -160,7 +160,7 @@ func mountByParts(dir string, lowers []string) error {
 			return fmt.Errorf("lowerdir+ %s: %w", lower, withLog(fs, err))
 		}
 	}
-	for _, option := range append([][2]string{
+	for _, option := range append([][2]string{{"source", "overlay"}, // what df prints
 		{"upperdir", filepath.Join(dir, "diff")}, {"workdir", filepath.Join(dir, "work")}}, mountOptions...) {
 		if err := unix.FsconfigSetString(fs, option[0], option[1]); err != nil {
 			return fmt.Errorf("%s=%s: %w", option[0], option[1], withLog(fs, err))
