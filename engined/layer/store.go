@@ -66,7 +66,11 @@ func Open(ctx context.Context, db *store.DB, root string, opts Options) (*Store,
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	if err := claim(s.root); err != nil {
+	all, err := s.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := claim(s.root, len(all) > 0); err != nil {
 		return nil, err
 	}
 	if err := s.settle(ctx); err != nil {
@@ -79,8 +83,9 @@ func Open(ctx context.Context, db *store.DB, root string, opts Options) (*Store,
 const marker = "engined-layers"
 
 // claim makes the driver's directory ours. What has no row there is removed, so
-// one that holds something and is not ours (an old Docker's, say) is refused.
-func claim(dir string) error {
+// one that holds something and is not ours (an old Docker's, say) is refused:
+// one without marker, of which the database knows nothing.
+func claim(dir string, known bool) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the driver's directory: %w", err)
 	}
@@ -93,7 +98,7 @@ func claim(dir string) error {
 			return nil
 		}
 	}
-	if len(entries) > 0 {
+	if len(entries) > 0 && !known {
 		return errdefs.FailedPrecondition.Errorf("%s holds something that is not engined's (it has no file %s): use another data root", dir, marker)
 	}
 	return os.WriteFile(filepath.Join(dir, marker), []byte("This directory is engined's. What its database does not know is removed.\n"), 0o600)
