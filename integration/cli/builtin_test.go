@@ -9,7 +9,7 @@ import (
 
 // The built-in client is what there is on a machine without a stock one.
 func TestBuiltInClient(t *testing.T) {
-	stack := harness.New(t, harness.Options{})
+	stack := harness.New(t, harness.Options{Bridge: true})
 	cli := harness.BuiltIn().At(t, stack.Host())
 	if result := cli.Run(t, "run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7"); result.Status != 7 ||
 		result.Stdout != "out\n" || result.Stderr != "err\n" {
@@ -27,7 +27,7 @@ func TestBuiltInClient(t *testing.T) {
 	if out := cli.Must(t, "ps"); !strings.Contains(out, "web") {
 		t.Errorf("ps: %s", out)
 	}
-	if out := cli.Must(t, "exec", "web", "cat", "/proc/1/comm"); out != "sh\n" {
+	if out := cli.Must(t, "exec", "web", "cat", "/proc/1/comm"); out != "sleep\n" {
 		t.Errorf("exec: %q", out)
 	}
 	if out := cli.Must(t, "logs", "web"); out != "hello\n" {

@@ -12,8 +12,8 @@
 //	~ reason                                     why engined's answer differs from dockerd's here
 //
 // A step with a reason that no longer differs fails, so that the reasons stay
-// true. Statuses and lines are asserted on both engines; without a dockerd they
-// are all there is.
+// true. Statuses and lines are asserted on both engines where they agree; without
+// a dockerd they are all there is.
 //
 // What needs a terminal or goes on while something else happens is written in
 // Go (terminal_test.go, follow_test.go).

@@ -47,7 +47,7 @@ func bounded(t *testing.T) context.Context {
 
 func TestLogsFollowWhatIsWritten(t *testing.T) {
 	onStack(t, func(t *testing.T, cli harness.CLI) {
-		cli.Must(t, "run", "-d", "-i", "--name", "echoing", "busybox", "sh", "-c", "echo begin; while read line; do echo got $line; done; echo end")
+		cli.Must(t, "run", "-d", "-i", "--name", "echoing", "busybox", "sh", "-c", "echo begin; while read line; do test $line = stop && break; echo got $line; done; echo end")
 		attached := cli.Command(bounded(t), "attach", "--sig-proxy=false", "echoing")
 		_, stdin := lines(t, attached)
 		follow := cli.Command(bounded(t), "logs", "-f", "echoing")
@@ -61,7 +61,7 @@ func TestLogsFollowWhatIsWritten(t *testing.T) {
 				t.Fatalf("line %q, want %q", line, want)
 			}
 		}
-		stdin.Close() // the container's stdin ends, and with it the container and the logs
+		fmt.Fprintln(stdin, "stop") // the container ends, and with it the logs
 		if line := next(); line != "end" {
 			t.Errorf("last line %q", line)
 		}

@@ -28,6 +28,12 @@ var (
 		{regexp.MustCompile(`/tmp/Test[^ ]*?/\d{3}\b`), "SCRATCH"},
 		// Every release of Docker puts other words before the runtime's own.
 		{regexp.MustCompile(`(failed to create [a-z ]*: )*OCI runtime (create|exec) failed: .*?(exec: ".*?)(: unknown)?(\.?\n)`), "RUNTIME $2: $3$5"},
+		{regexp.MustCompile(`: is a directory: permission denied`), ": permission denied"},
+		// Words that later releases of dockerd have changed, and engined has from them.
+		{regexp.MustCompile(`\bContainer (\S+) is not running`), "container $1 is not running"},
+		{regexp.MustCompile(`\bRange of CPUs`), "range of CPUs"},
+		{regexp.MustCompile(`\b(fe00|ff00)::0\b`), "$1::"},
+		{regexp.MustCompile(`\binvalid mount config for type "bind": invalid mount path`), "invalid mount path"},
 		// The client of 20.10 says this when its wait loses a race.
 		{regexp.MustCompile(`(?m)^time="?TIME"? level=error msg="error waiting for container: .*"\n`), ""},
 		{regexp.MustCompile(` {3,}`), "   "}, // columns

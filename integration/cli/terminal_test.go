@@ -8,7 +8,7 @@ import (
 )
 
 func onStack(t *testing.T, test func(t *testing.T, cli harness.CLI)) {
-	stack := harness.New(t, harness.Options{})
+	stack := harness.New(t, harness.Options{Bridge: true})
 	harness.EachCLI(t, func(t *testing.T, cli harness.CLI) { test(t, cli.At(t, stack.Host())) })
 }
 

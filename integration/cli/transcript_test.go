@@ -59,7 +59,7 @@ func TestTranscripts(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no transcripts (%v)", err)
 	}
-	stack := harness.New(t, harness.Options{})
+	stack := harness.New(t, harness.Options{Bridge: true})
 	var reference *harness.Dockerd
 	t.Run("reference", func(r *testing.T) { reference = harness.NewReference(t, r) })
 	harness.EachCLI(t, func(t *testing.T, cli harness.CLI) {
@@ -91,12 +91,12 @@ func carryOut(t *testing.T, engine string, steps []step, cli harness.CLI) []harn
 	var answers []harness.Result
 	for _, step := range steps {
 		answer := cli.Shell(t, "cd "+scratch+"\n"+step.command)
-		if answer.Status != step.status {
+		if answer.Status != step.status && (engine == "engined" || step.differs == "") {
 			t.Errorf("line %d on %s: $ %s\nexit status %d, want %d\n%s%s", step.line, engine, step.command,
 				answer.Status, step.status, answer.Stdout, answer.Stderr)
 		}
 		answer.Stdout, answer.Stderr = words.normal(answer.Stdout), words.normal(answer.Stderr)
-		if want := strings.Join(step.stdout, "\n") + "\n"; step.stdout != nil && answer.Stdout != want {
+		if want := strings.Join(step.stdout, "\n") + "\n"; step.stdout != nil && answer.Stdout != want && (engine == "engined" || step.differs == "") {
 			t.Errorf("line %d on %s: $ %s\nstdout %q\nwant   %q", step.line, engine, step.command, answer.Stdout, want)
 		}
 		answers = append(answers, answer)

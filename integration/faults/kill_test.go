@@ -40,7 +40,7 @@ func TestBothKilled(t *testing.T) {
 
 func killWhileWorking(t *testing.T, victim func(*harness.Stack) *harness.Daemon, again func(*harness.Stack)) {
 	cli := harness.AnyCLI(t)
-	stack := harness.New(t, harness.Options{})
+	stack := harness.New(t, harness.Options{Bridge: true})
 	cli = cli.At(t, stack.Host())
 	cli.Must(t, "run", "-d", "--name", "ticker", "busybox", "sh", "-c", ticker)
 	shell := harness.OpenTerminal(t, cli.Command(context.Background(), "run", "-it", "--name", "shell", "busybox"), 24, 80)
@@ -116,7 +116,7 @@ func everyLineOnce(t *testing.T, log string) {
 // status is known afterwards, and what it wrote.
 func TestExitWhileNobodyLooks(t *testing.T) {
 	cli := harness.AnyCLI(t)
-	stack := harness.New(t, harness.Options{})
+	stack := harness.New(t, harness.Options{Bridge: true})
 	cli = cli.At(t, stack.Host())
 	cli.Must(t, "run", "-d", "--name", "quiet", "busybox", "sh", "-c", "until test -e /go; do usleep 1000; done; echo last words; exit 9")
 	pid := strings.TrimSpace(cli.Must(t, "inspect", "-f", "{{.State.Pid}}", "quiet"))
@@ -141,7 +141,7 @@ func TestExitWhileNobodyLooks(t *testing.T) {
 // such, and nobody else's.
 func TestShimKilled(t *testing.T) {
 	cli := harness.AnyCLI(t)
-	stack := harness.New(t, harness.Options{})
+	stack := harness.New(t, harness.Options{Bridge: true})
 	cli = cli.At(t, stack.Host())
 	id := strings.TrimSpace(cli.Must(t, "run", "-d", "--name", "orphan", "busybox", "sh", "-c", "sleep 1000 & sleep 1000"))
 	cli.Must(t, "run", "-d", "--name", "other", "busybox", "sleep", "1000")

@@ -34,7 +34,7 @@ func TestRuntimeDiesHalfWay(t *testing.T) {
 	if err := os.WriteFile(runtime, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	stack := harness.New(t, harness.Options{Supervisor: []string{"--runtime", runtime}, Engined: []string{"--runtime", runtime}})
+	stack := harness.New(t, harness.Options{Bridge: true, Supervisor: []string{"--runtime", runtime}, Engined: []string{"--runtime", runtime}})
 	cli = cli.At(t, stack.Host())
 	failures := 0
 	for microseconds := 0; microseconds < 24000; microseconds += 800 {

@@ -42,19 +42,19 @@ func start(name, log string, argv []string) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer said.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = file, file
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
+		_ = said.Close()
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	d := &Daemon{Name: name, Pid: cmd.Process.Pid, Log: log, exited: make(chan struct{})}
 	go func() { // ends with the process; Kill and Stop wait for it
 		d.err = cmd.Wait()
 		close(d.exited)
-		_ = said.SetReadDeadline(time.Now()) // nobody will say anything
+		_ = said.Close() // not before: it may also say RELOADING or STOPPING
 	}()
 	if err := d.awaitReady(said); err != nil {
 		d.Kill()
@@ -70,7 +70,8 @@ func (d *Daemon) awaitReady(said *net.UnixConn) error {
 	message := make([]byte, 4096)
 	for {
 		n, err := said.Read(message)
-		if !d.Running() {
+		if errors.Is(err, net.ErrClosed) {
+			<-d.exited
 			return fmt.Errorf("%s ended at its start: %w\n%s", d.Name, d.err, d.tail())
 		}
 		if err != nil {

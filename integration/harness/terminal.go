@@ -21,7 +21,8 @@ type Terminal struct {
 	}
 	Resize func(rows, columns uint16) error
 
-	mu      sync.Mutex // guards the next three
+	mu      sync.Mutex // guards the next four
+	ended   bool       // nothing more will be said
 	said    strings.Builder
 	seen    int // how much of said was expected already
 	changed chan struct{}
@@ -43,6 +44,7 @@ func OpenTerminal(t testing.TB, cmd *exec.Cmd, rows, columns uint16) *Terminal {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
+		defer term.end()
 		buffer := make([]byte, 4096)
 		for {
 			n, err := file.Read(buffer)
@@ -68,6 +70,14 @@ func (term *Terminal) hear(text []byte) {
 	term.changed = make(chan struct{})
 }
 
+func (term *Terminal) end() {
+	term.mu.Lock()
+	defer term.mu.Unlock()
+	term.ended = true
+	close(term.changed)
+	term.changed = make(chan struct{})
+}
+
 // Say types text.
 func (term *Terminal) Say(text string) {
 	term.t.Helper()
@@ -83,13 +93,16 @@ func (term *Terminal) Expect(text string) {
 	for {
 		term.mu.Lock()
 		unseen := term.said.String()[term.seen:]
-		changed := term.changed
+		changed, ended := term.changed, term.ended
 		if at := strings.Index(unseen, text); at >= 0 {
 			term.seen += at + len(text)
 			term.mu.Unlock()
 			return
 		}
 		term.mu.Unlock()
+		if ended {
+			term.t.Fatalf("%v: ended instead of saying %q; the terminal shows %q", term.cmd.Args, text, unseen)
+		}
 		select {
 		case <-changed:
 		case <-deadline:

@@ -61,9 +61,10 @@ func mentions(text, dir string) bool {
 
 var (
 	ourDirectory = regexp.MustCompile(`/(?:` + Prefix + `[^/,: ]+|engined[^/,: ]*|ocirun[^/,: ]*|\.run)(?:[/,: ]|$)`)
-	ourCgroup    = regexp.MustCompile(`^(?:[0-9a-f]{64}|` + Prefix + `.*|engined.*|ocirun.*)$`)
-	ourName      = regexp.MustCompile(`^(?:` + Prefix + `|engined|ocirun)`)
-	ourLink      = regexp.MustCompile(`^(?:veth[0-9a-f]{8}|` + Prefix + `.*|engined.*)$`)
+	// The parent of all containers, engined itself, is nobody's.
+	ourCgroup = regexp.MustCompile(`^(?:[0-9a-f]{64}|` + Prefix + `.*|engined.+|ocirun.+)$`)
+	ourName   = regexp.MustCompile(`^(?:` + Prefix + `|engined|ocirun)`)
+	ourLink   = regexp.MustCompile(`^(?:veth[0-9a-f]{8}|` + Prefix + `.*|engined.*)$`)
 )
 
 // Look returns everything that looks like ours.
