@@ -26,7 +26,7 @@ type census struct{ goroutines, descriptors int }
 func TestTwoHundredContainersLeaveNothing(t *testing.T) {
 	stack := harness.New(t, harness.Options{Bridge: true})
 	c := stack.Client(t)
-	many(t, c, 2*together) // pools and caches are filled, connections are open
+	many(t, c, containers/2) // pools (of the database, of connections) are as full as they get
 	idle, err := leftovers.Look()
 	if err != nil {
 		t.Fatal(err)
