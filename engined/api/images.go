@@ -8,11 +8,13 @@ import (
 
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+	apiregistry "github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/container"
 	"github.com/engined/engined/engined/image"
+	"github.com/engined/engined/engined/registry"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -20,6 +22,8 @@ import (
 type images interface {
 	Import(ctx context.Context, req image.ImportRequest, tar io.Reader) (digest.Digest, error)
 	Pull(ctx context.Context, req image.PullRequest, report image.Report) error
+	Push(ctx context.Context, req image.PushRequest, report image.Report) error
+	Distribution(ctx context.Context, ref string, auth registry.Auth) (apiregistry.DistributionInspect, error)
 	Load(ctx context.Context, stream io.Reader, opts image.LoadOptions, report image.Report) error
 	Save(ctx context.Context, refs []string) (*image.Saving, error)
 	List(ctx context.Context, opts image.ListOptions) ([]apiimage.Summary, error)

@@ -50,6 +50,40 @@ func (s *Server) imageSearch(http.ResponseWriter, *http.Request) error {
 	return errdefs.NotImplemented.Errorf("searching registries is not implemented by engined")
 }
 
-func (s *Server) imagePush(_ http.ResponseWriter, r *http.Request) error {
-	return errdefs.NotImplemented.Errorf("pushing %s: pushing images is not implemented by engined", r.PathValue("name"))
+func (s *Server) imagePush(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	platform := q.platformJSON()
+	if q.err != nil {
+		return q.err
+	}
+	if platform != nil {
+		return errdefs.NotImplemented.Errorf("choosing a platform when pushing is not implemented by engined: each image here has one")
+	}
+	auth, err := s.pushAuth(w, r)
+	if err != nil {
+		return err
+	}
+	stream := progressTo(w)
+	return stream.end(s.Images.Push(r.Context(), image.PushRequest{Image: r.PathValue("name"), Tag: q.text("tag"), Auth: auth}, stream.report))
+}
+
+// pushAuth reads the credentials of a push: from the header, or as old clients
+// send them, from the body.
+func (s *Server) pushAuth(w http.ResponseWriter, r *http.Request) (auth registry.Auth, err error) {
+	if r.Header.Get(apiregistry.AuthHeader) != "" {
+		return authOf(r), nil
+	}
+	if r.ContentLength != 0 && r.Header.Get("Content-Type") != "" {
+		err = decodeJSON(w, r, &auth)
+	}
+	return auth, err
+}
+
+// distribution tells what a registry has under a name.
+func (s *Server) distribution(w http.ResponseWriter, r *http.Request) error {
+	inspected, err := s.Images.Distribution(r.Context(), r.PathValue("name"), authOf(r))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, inspected)
 }

@@ -76,7 +76,7 @@ var routes = []route{
 	{"POST", "/images/{name...}/push", (*Server).imagePush, 0, true},
 	{"DELETE", "/images/{name...}", (*Server).imageRemove, 0, false},
 
-	{"GET", "/distribution/{name...}/json", absent("asking a registry"), 30, false},
+	{"GET", "/distribution/{name...}/json", (*Server).distribution, 30, false},
 	{"POST", "/build", absent("building images"), 0, false},
 	{"POST", "/build/prune", absent("building images"), 31, false},
 	{"POST", "/build/cancel", absent("building images"), 39, false},

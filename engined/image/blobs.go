@@ -1,6 +1,7 @@
 package image
 
 import (
+	"compress/gzip"
 	"context"
 	"database/sql"
 	"fmt"
@@ -21,6 +22,7 @@ CREATE TABLE layer_blobs (
 	digest     TEXT NOT NULL,      -- of the blob
 	size       INTEGER NOT NULL,
 	media_type TEXT NOT NULL,
+	level      INTEGER NOT NULL,   -- of gzip, as its header says; -1 the default
 	repository TEXT NOT NULL,      -- where it was seen: docker.io/library/busybox
 	seen       INTEGER NOT NULL,   -- Unix nanoseconds
 	PRIMARY KEY (diff, digest, repository)
@@ -41,16 +43,21 @@ const maxBlobRows = 20_000
 // seenBlob is a layer's blob and where it was.
 type seenBlob struct {
 	ocispec.Descriptor
+	level      int // of gzip
 	repository string
 }
 
 // rememberBlobs records that the repository has these blobs for these layers.
-func rememberBlobs(ctx context.Context, tx *sql.Tx, repository string, diffs []digest.Digest, blobs []ocispec.Descriptor) error {
+func rememberBlobs(ctx context.Context, tx *sql.Tx, repository string, diffs []digest.Digest, blobs []ocispec.Descriptor, levels map[digest.Digest]int) error {
 	now := time.Now().UnixNano()
 	for i, diff := range diffs {
-		_, err := tx.ExecContext(ctx, `INSERT INTO layer_blobs (diff, digest, size, media_type, repository, seen) VALUES (?, ?, ?, ?, ?, ?)
+		level, told := levels[blobs[i].Digest]
+		if !told {
+			level = gzip.DefaultCompression
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO layer_blobs (diff, digest, size, media_type, level, repository, seen) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (diff, digest, repository) DO UPDATE SET size = excluded.size, media_type = excluded.media_type, seen = excluded.seen`,
-			diff.String(), blobs[i].Digest.String(), blobs[i].Size, blobs[i].MediaType, repository, now)
+			diff.String(), blobs[i].Digest.String(), blobs[i].Size, blobs[i].MediaType, level, repository, now)
 		if err != nil {
 			return fmt.Errorf("recording a blob: %w", err)
 		}
@@ -72,14 +79,14 @@ func rememberManifest(ctx context.Context, tx *sql.Tx, image digest.Digest, m re
 // blobsOf returns the blobs known for a layer, last seen first.
 func (s *Store) blobsOf(ctx context.Context, diff digest.Digest) (blobs []seenBlob, err error) {
 	err = s.db.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT digest, size, media_type, repository FROM layer_blobs WHERE diff = ? ORDER BY seen DESC LIMIT 50`, diff.String())
+		rows, err := tx.QueryContext(ctx, `SELECT digest, size, media_type, level, repository FROM layer_blobs WHERE diff = ? ORDER BY seen DESC LIMIT 50`, diff.String())
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var b seenBlob
-			if err := rows.Scan(&b.Digest, &b.Size, &b.MediaType, &b.repository); err != nil {
+			if err := rows.Scan(&b.Digest, &b.Size, &b.MediaType, &b.level, &b.repository); err != nil {
 				return err
 			}
 			if b.Digest.Validate() == nil {
@@ -113,4 +120,19 @@ func (s *Store) manifestsOf(ctx context.Context, image digest.Digest) (manifests
 		return rows.Err()
 	})
 	return manifests, err
+}
+
+// levelOf reads from a blob's first bytes how hard gzip tried (RFC 1952 section
+// 2.3.1, XFL), so that a push can do the same. ok is false for other formats.
+func levelOf(start []byte) (level int, ok bool) {
+	if len(start) < 10 || start[0] != 0x1f || start[1] != 0x8b {
+		return 0, false
+	}
+	switch start[8] {
+	case 2:
+		return gzip.BestCompression, true
+	case 4:
+		return gzip.BestSpeed, true
+	}
+	return gzip.DefaultCompression, true
 }

@@ -32,7 +32,7 @@ func (s *Store) Pull(ctx context.Context, req PullRequest, report Report) error 
 	if err != nil {
 		return err
 	}
-	p := &puller{store: s, from: s.Remote.Pull(ctx, ref, req.Auth), named: reference.TrimNamed(ref), platform: req.Platform, report: locked(report)}
+	p := &puller{store: s, from: s.Remote.Pull(ctx, ref, req.Auth), named: reference.TrimNamed(ref), platform: req.Platform, report: locked(report), levels: map[digest.Digest]int{}}
 	refs := []reference.Named{ref}
 	if reference.IsNameOnly(ref) {
 		if refs, err = p.all(ctx); err != nil {
@@ -95,6 +95,7 @@ type puller struct {
 	named    reference.Named
 	platform *ocispec.Platform
 	report   Report
+	levels   map[digest.Digest]int // of gzip, by blob
 }
 
 func (p *puller) say(id, status string) { p.report(jsonstream.Message{ID: id, Status: status}) }
@@ -198,7 +199,7 @@ func (p *puller) keep(ctx context.Context, ref reference.Named, raw []byte, pars
 	}
 	err = p.store.db.Update(ctx, func(tx *sql.Tx) error {
 		return errors.Join(rememberManifest(ctx, tx, id, found.Manifest),
-			rememberBlobs(ctx, tx, p.named.Name(), parsed.RootFS.DiffIDs, found.Layers))
+			rememberBlobs(ctx, tx, p.named.Name(), parsed.RootFS.DiffIDs, found.Layers, p.levels))
 	})
 	return changed, err
 }
@@ -247,6 +248,9 @@ func (p *puller) layers(ctx context.Context, working string, parsed *config, fou
 		var registered layer.Layer
 		registered, err = pulls[i].register(ctx, parent, working)
 		parent = registered.Chain
+		if level, is := levelOf(pulls[i].start); is {
+			p.levels[pulls[i].of.Digest] = level
+		}
 	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx) // of several failures the first

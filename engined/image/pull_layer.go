@@ -27,6 +27,7 @@ type layerPull struct {
 	blob    *registry.Blob
 	watched chan struct{} // closed when watch has written its last
 	done    bool          // the blob is not needed any more
+	start   []byte        // the blob's first bytes, if they were read
 }
 
 func (p *puller) fetch(ctx context.Context, diff digest.Digest, of ocispec.Descriptor) (*layerPull, error) {
@@ -117,6 +118,9 @@ func (l *layerPull) register(ctx context.Context, parent digest.Digest, working 
 	return registered, nil
 }
 
+// blobStart is how much of a blob's beginning is looked at: gzip's header.
+const blobStart = 10
+
 // extraction reports how much of a blob was unpacked, once all of it is here.
 type extraction struct {
 	from  io.Reader
@@ -128,6 +132,9 @@ type extraction struct {
 func (e *extraction) Read(p []byte) (int, error) {
 	n, err := e.from.Read(p)
 	e.at += int64(n)
+	if missing := blobStart - len(e.pull.start); missing > 0 {
+		e.pull.start = append(e.pull.start, p[:min(n, missing)]...)
+	}
 	select {
 	case <-e.pull.watched:
 	default:
