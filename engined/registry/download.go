@@ -48,7 +48,7 @@ type Progress struct {
 type download struct {
 	of      ocispec.Descriptor
 	path    string
-	fetch   func(ctx context.Context, offset int64) (io.ReadCloser, error)
+	fetch   func(ctx context.Context, offset int64) (body io.ReadCloser, begins int64, err error)
 	cancel  context.CancelFunc
 	ended   chan struct{}
 	holders int // guarded by Client.mu
@@ -85,7 +85,7 @@ func (r *Repository) Fetch(ctx context.Context, of ocispec.Descriptor) (*Blob, e
 	d := c.downloads[file]
 	if d == nil {
 		d = &download{of: of, path: filepath.Join(c.options.Dir, file), ended: make(chan struct{}), changed: make(chan struct{}),
-			progress: Progress{Total: of.Size}, fetch: func(ctx context.Context, offset int64) (io.ReadCloser, error) { return r.open(ctx, of, offset) }}
+			progress: Progress{Total: of.Size}, fetch: func(ctx context.Context, offset int64) (io.ReadCloser, int64, error) { return r.open(ctx, of, offset) }}
 		var alive context.Context
 		alive, d.cancel = context.WithCancel(c.alive)
 		c.downloads[file] = d
@@ -229,15 +229,22 @@ func (c *Client) attempt(ctx context.Context, d *download, w *partial) error {
 	defer cancel(nil)
 	stalled := time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
 	defer stalled.Stop()
-	body, err := d.fetch(ctx, w.at)
+	body, begins, err := d.fetch(ctx, w.at)
 	if err != nil {
 		return orCause(ctx, err)
 	}
 	defer body.Close()
-	buffer := make([]byte, 128<<10)
-	for {
-		n, err := body.Read(buffer)
+	known := w.at - begins // of what comes
+	for buffer := make([]byte, 128<<10); ; {
+		n, err := body.Read(buffer[:skipped(known, len(buffer))])
 		stalled.Reset(stallTimeout)
+		if known > 0 && err == nil {
+			known -= int64(n)
+			continue
+		}
+		if known > 0 {
+			n = 0
+		}
 		if w.at+int64(n) > d.of.Size {
 			return errdefs.InvalidArgument.Errorf("the registry sent more than the %d bytes that the manifest says", d.of.Size)
 		}
@@ -255,6 +262,15 @@ func (c *Client) attempt(ctx context.Context, d *download, w *partial) error {
 	}
 }
 
+// skipped is how much to read at once: what is known already ends at a read's
+// end.
+func skipped(known int64, size int) int64 {
+	if known > 0 {
+		return min(known, int64(size))
+	}
+	return int64(size)
+}
+
 // orCause tells a stall from a cancelled request.
 func orCause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
@@ -263,31 +279,36 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
-// open asks for a blob from offset on. A registry that knows no ranges sends
-// all of it: then the beginning is skipped.
-func (r *Repository) open(ctx context.Context, of ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+// open asks for a blob from offset on, and says where the answer begins: a
+// registry that knows no ranges sends all of it, or refuses and is asked for all
+// of it.
+func (r *Repository) open(ctx context.Context, of ocispec.Descriptor, offset int64) (body io.ReadCloser, begins int64, err error) {
+	r.mu.Lock()
+	from := r.remotes[0]
+	r.mu.Unlock()
+	response, err := r.get(ctx, from, of, offset)
+	if offset > 0 && isStatus(err, http.StatusRequestedRangeNotSatisfiable, http.StatusBadRequest, http.StatusNotFound) {
+		response, err = r.get(ctx, from, of, 0)
+	}
+	if err != nil {
+		return nil, 0, r.without(ctx, from, err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response.Body, 0, nil
+	}
+	if !strings.HasPrefix(response.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
+		_ = response.Body.Close()
+		return nil, 0, errdefs.InvalidArgument.Errorf("the registry sent range %q, asked for from %d on", response.Header.Get("Content-Range"), offset)
+	}
+	return response.Body, offset, nil
+}
+
+func (r *Repository) get(ctx context.Context, from *remote, of ocispec.Descriptor, offset int64) (*http.Response, error) {
 	header := http.Header{}
 	if offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}
-	r.mu.Lock()
-	from := r.remotes[0]
-	r.mu.Unlock()
-	response, err := from.do(ctx, request{method: http.MethodGet, path: r.url("blobs", of.Digest.String()), header: header}, http.StatusOK, http.StatusPartialContent)
-	if err != nil {
-		return nil, r.without(ctx, from, err)
-	}
-	if response.StatusCode == http.StatusPartialContent {
-		if !strings.HasPrefix(response.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
-			_ = response.Body.Close()
-			return nil, errdefs.InvalidArgument.Errorf("the registry sent range %q, asked for from %d on", response.Header.Get("Content-Range"), offset)
-		}
-		return response.Body, nil
-	}
-	if _, err := io.CopyN(io.Discard, response.Body, offset); err != nil {
-		return nil, errors.Join(err, response.Body.Close())
-	}
-	return response.Body, nil
+	return from.do(ctx, request{method: http.MethodGet, path: r.url("blobs", of.Digest.String()), header: header}, http.StatusOK, http.StatusPartialContent)
 }
 
 // without gives a mirror up that does not have the blob. The next attempt then
@@ -300,7 +321,7 @@ func (r *Repository) without(ctx context.Context, from *remote, err error) error
 		return err
 	}
 	r.remotes = r.remotes[1:]
-	return errdefs.Unavailable.Errorf("mirror %s: %w", from.host.name, errors.Join(err, io.ErrUnexpectedEOF))
+	return errdefs.Unavailable.Errorf("mirror %s: %w", from.host.name, errors.Join(errMirror, err))
 }
 
 // partial is the file being written, and the digest of what is in it.

@@ -129,7 +129,7 @@ func mayPass(err error) bool {
 	}
 	var timeout net.Error
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
-		errors.Is(err, syscall.EPIPE) || errors.Is(err, errStalled) || errors.As(err, &timeout) && timeout.Timeout()
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, errStalled) || errors.Is(err, errMirror) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // maxRetryAfter bounds what a registry can make us wait.
@@ -147,6 +147,9 @@ func retryAfter(err error) time.Duration {
 	}
 	return min(time.Duration(min(seconds, 3600))*time.Second, maxRetryAfter)
 }
+
+// errMirror says that the next attempt goes to somebody else.
+var errMirror = errors.New("it does not have the blob")
 
 var errStalled error = errdefs.Unavailable.Errorf("the registry has sent nothing for %s", stallTimeout)
 
