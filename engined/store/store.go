@@ -39,7 +39,11 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), write.Close())
 	}
 	db := &DB{write: write, read: read}
-	if err := db.Update(ctx, createVersions); err != nil {
+	err = db.Update(ctx, createVersions)
+	if err == nil {
+		err = db.keepRoom(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), db.Close())
 	}
 	return db, nil
