@@ -28,7 +28,7 @@ func (s *Service) exited(c *container, exit task.Exit) {
 		return
 	}
 	r := c.record.Load()
-	s.execs.containerExited(c.id, exit)
+	s.execs.containerExited(c.id)
 	if exit.OOMKilled {
 		s.tell(r, apievents.ActionOOM, nil)
 	}
