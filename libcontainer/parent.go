@@ -255,9 +255,17 @@ func (s *stage) receive() (m nsenter.Message, ok bool, err error) {
 	}
 }
 
+// duties are what the parent does when the child says so; nil where that
+// cannot be.
+type duties struct {
+	step     func(uint64) error
+	moved    func() error // the child goes on as s.pid
+	listener func(fd int) error
+}
+
 // follow serves the child's messages until it is ready or gone on to execve.
 // ready tells which.
-func (s *stage) follow(step func(uint64) error) (ready bool, err error) {
+func (s *stage) follow(d duties) (ready bool, err error) {
 	for {
 		m, ok, err := s.receive()
 		if err != nil || !ok {
@@ -269,9 +277,13 @@ func (s *stage) follow(step func(uint64) error) (ready bool, err error) {
 		case nsenter.MessageError:
 			return false, s.failure(m)
 		case nsenter.MessageStep:
-			err = step(uint64(m.Value))
+			err = d.step(uint64(m.Value))
 		case nsenter.MessagePid:
-			err = s.moveTo(int(m.Value))
+			if err = s.moveTo(int(m.Value)); err == nil {
+				err = d.moved()
+			}
+		case nsenter.MessageListener:
+			err = d.listener(int(m.Value))
 		default:
 			err = errdefs.Internal.Errorf("unexpected message %d from the container's process", m.Type)
 		}
