@@ -34,6 +34,7 @@ type birth struct {
 	pidFD      int                    // joined before the clone if not -1: a pidfd or a namespace's file
 	cgroup     *cgroup.Cgroup         // cloned into its v2 directory, if it has one; may be nil
 	uids, gids []syscall.SysProcIDMap // of a new user namespace
+	unchanged  bool                   // it does not become its root
 }
 
 // protectedSelf returns a descriptor of this program that nobody can write
@@ -138,7 +139,9 @@ func (s *stage) start(b birth, self, socket int) error {
 	defer closeCgroup()
 	if b.cloneFlags&unix.CLONE_NEWUSER != 0 {
 		attr.Sys.UidMappings, attr.Sys.GidMappings, attr.Sys.GidMappingsEnableSetgroups = b.uids, b.gids, true
-		attr.Sys.Credential = &syscall.Credential{}
+		if !b.unchanged {
+			attr.Sys.Credential = &syscall.Credential{}
+		}
 	}
 	fork := func() error { return s.fork(b, self, attr) }
 	if b.pidFD < 0 {

@@ -160,12 +160,12 @@ func (p *processPart) identity(plan *nsenter.Plan) {
 type capabilities struct{ bounding, effective, permitted, inheritable, ambient uint64 }
 
 // raisable is what the kernel lets become ambient: only what is permitted and
-// inheritable (capabilities(7)). The rest is left out with a warning, as runc
-// does; `runc spec` wrote such sets for years.
+// inheritable (capabilities(7)). The rest is left out as in runc, without a
+// warning: `runc spec` wrote such sets for years.
 func raisable(ambient, possible uint64) uint64 {
 	for number, name := range capabilityNames {
 		if (ambient&^possible)>>number&1 == 1 {
-			slog.Warn("can't raise ambient capability " + name + ": it is not permitted and inheritable")
+			slog.Debug("can't raise ambient capability " + name + ": it is not permitted and inheritable")
 		}
 	}
 	return ambient & possible
