@@ -366,8 +366,10 @@ func (e *engine) run(ctx context.Context, signals *signals) error {
 		select {
 		case <-ctx.Done():
 			e.log.Info("stopping; containers go on")
-			_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return err
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyStopping); err != nil {
+				e.log.Warn("telling systemd that we are stopping", "error", err)
+			}
+			return nil
 		case err := <-e.failed:
 			return err
 		case <-signals.reload:

@@ -153,12 +153,15 @@ func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
 }
 
 // shimEnvironment is ours without what systemd meant for us alone: a runtime
-// would hand NOTIFY_SOCKET on to the container.
+// would hand NOTIFY_SOCKET on to the container. GOMAXPROCS is for the shim's own
+// Go runtime, which reads it before any code of ours; the shim takes it out of
+// what it passes on.
 func shimEnvironment() []string {
-	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
+	environment := slices.DeleteFunc(os.Environ(), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		return name == "NOTIFY_SOCKET" || name == "WATCHDOG_PID" || name == "WATCHDOG_USEC" || strings.HasPrefix(name, "LISTEN_")
+		return name == "NOTIFY_SOCKET" || name == "WATCHDOG_PID" || name == "WATCHDOG_USEC" || name == "GOMAXPROCS" || strings.HasPrefix(name, "LISTEN_")
 	})
+	return append(environment, "GOMAXPROCS=1")
 }
 
 // listen binds the shim's socket. The path may be longer than a socket address

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,7 +39,7 @@ func (s *Shim) removeCgroups() {
 	if path == "" || path == "/" {
 		return
 	}
-	mounts, err := cgroupMounts()
+	mounts, err := s.cgroupMounts()
 	if err != nil {
 		logf("%v", err)
 		return
@@ -55,15 +56,19 @@ type cgroupMount struct {
 	options     string // v1: its controllers, among others
 }
 
-func cgroupMounts() ([]cgroupMount, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+func (s *Shim) cgroupMounts() ([]cgroupMount, error) {
+	data, err := s.memory.read("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("looking for cgroups: %w", err)
 	}
 	var mounts []cgroupMount
-	for line := range strings.Lines(string(data)) {
-		before, after, _ := strings.Cut(line, " - ")
-		left, right := strings.Fields(before), strings.Fields(after)
+	for line := range bytes.Lines(data) {
+		_, after, _ := bytes.Cut(line, []byte(" - "))
+		if !bytes.HasPrefix(after, []byte("cgroup")) {
+			continue
+		}
+		before, options, _ := strings.Cut(string(line), " - ")
+		left, right := strings.Fields(before), strings.Fields(options)
 		if len(left) < 5 || len(right) < 3 || right[0] != "cgroup" && right[0] != "cgroup2" {
 			continue
 		}

@@ -59,6 +59,7 @@ type Supervisor struct {
 	changes    chan change
 	startTasks chan startTask
 	queues     queues
+	metrics    metrics
 
 	life context.Context // work's context: a request that its client gives up goes on
 	stop context.CancelFunc
