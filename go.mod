@@ -15,7 +15,7 @@ require (
 	github.com/klauspost/compress v1.20.3 // gzip and zstd of layers
 	github.com/mattn/go-sqlite3 v1.14.52 // the database
 	github.com/moby/docker-image-spec v1.3.1 // an image's configuration
-	github.com/moby/go-archive v0.3.3 // tar headers and whiteouts of layers
+	github.com/moby/go-archive v0.3.3 // an image's files copied into a volume
 	github.com/moby/moby/api v1.56.1 // the types of the Engine API
 	github.com/moby/moby/client v0.6.2 // the built-in command line, tests
 	github.com/moby/profiles/seccomp v0.2.3 // the default system call filter
