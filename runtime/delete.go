@@ -17,6 +17,22 @@ import (
 // lostStatus is the exit status of a process whose shim died: as if killed.
 const lostStatus = 128 + int(unix.SIGKILL)
 
+// doomedFile is there once a container is to go whatever its shim still does:
+// the shim of a creation that was cut off may start the process after all, and
+// a later supervisor would take the container for one that was asked for.
+const doomedFile = "doomed"
+
+// Doom records that the container is to go.
+func (c *Container) Doom() error {
+	return os.WriteFile(filepath.Join(c.dir, doomedFile), nil, 0o600)
+}
+
+// Doomed reports whether the container is to go.
+func (c *Container) Doomed() bool {
+	_, err := os.Lstat(filepath.Join(c.dir, doomedFile))
+	return err == nil
+}
+
 // Dismiss has the shim delete the container and end. With a dead shim the
 // runtime is called directly. The container's directory stays, see Remove.
 func (c *Container) Dismiss(ctx context.Context) error {
