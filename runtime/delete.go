@@ -154,9 +154,35 @@ func (c *Container) Bury(ctx context.Context) error {
 	return razed
 }
 
+// removeHalfMade removes what a runtime that was killed before it wrote its
+// state left of it, which no delete of its own finds: runc's directory, where a
+// copy of runc itself may be mounted.
+func (c *Container) removeHalfMade() {
+	if c.record.Runtime == "" || c.record.ID == "" {
+		return // a directory of which nothing was read; its name could be a runtime's
+	}
+	dir := filepath.Join(c.host.runtimeRoot(c.record.Runtime), c.record.ID)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name == "state.json" || name == "status" { // runc's and ocirun's; crun's
+			return
+		}
+	}
+	for _, entry := range entries {
+		unix.Unmount(filepath.Join(dir, entry.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		c.host.Logger.Warn("removing what a killed runtime left", "container", c.record.ID, "error", err)
+	}
+}
+
 // Remove makes the container's directory disappear at once, then removes what
 // was in it.
 func (c *Container) Remove() error {
+	c.removeHalfMade()
 	trash := filepath.Join(c.host.StateDir, fmt.Sprintf("%s%s-%d", trashPrefix, c.record.ID, time.Now().UnixNano()))
 	if err := os.Rename(c.dir, trash); err != nil {
 		if os.IsNotExist(err) {
