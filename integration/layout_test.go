@@ -33,11 +33,12 @@ var rooms = map[string][]string{
 
 	// engined: downward only. Nobody imports engined itself.
 	"engined":           {"engined/...", "proto/errdefs"},
-	"engined/api":       {"engined/container", "engined/image", "engined/network", "engined/system", "engined/events", "engined/store", "proto/errdefs"},
+	"engined/api":       {"engined/container", "engined/image", "engined/network", "engined/registry", "engined/system", "engined/events", "engined/store", "proto/errdefs"},
 	"engined/client":    {},
 	"engined/container": {"engined/spec", "engined/image", "engined/layer", "engined/network", "engined/task", "engined/logs", "engined/events", "engined/store", "proto/errdefs", "proto/shim"},
 	"engined/system":    {"engined/events", "engined/store", "proto/errdefs"},
-	"engined/image":     {"engined/layer", "engined/events", "engined/store", "proto/errdefs"},
+	"engined/image":     {"engined/layer", "engined/registry", "engined/events", "engined/store", "proto/errdefs"},
+	"engined/registry":  {"proto/errdefs"},
 	"engined/layer":     {"engined/store", "proto/errdefs"},
 	"engined/network":   {"engined/events", "engined/store", "proto/errdefs"},
 	"engined/spec":      {"proto/errdefs"},

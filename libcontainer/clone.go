@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -131,7 +134,7 @@ func (l *launch) killChild() error {
 // cloneAndCompile overlaps the clone with our own work on cgroup and plan.
 func (l *launch) cloneAndCompile() error {
 	if l.born != nil && !l.early.agrees(l.spec) {
-		return errdefs.Internal.Errorf("config.json: expected each key of process and linux once and in its own case")
+		return errdefs.Internal.Errorf("config.json: expected each key of process, linux and mounts once and in its own case")
 	}
 	if l.born == nil {
 		if err := l.cloneLate(); err != nil {
@@ -160,9 +163,13 @@ func (l *launch) cloneLate() error {
 			return err
 		}
 	}
-	b := birth{
-		files: l.files, cloneFlags: newNamespaces(l.spec.Linux.Namespaces), pidFD: -1, cgroup: l.cgroup,
-		uids: idMaps(l.spec.Linux.UIDMappings), gids: idMaps(l.spec.Linux.GIDMappings),
+	if err := l.openTrees(); err != nil {
+		return err
+	}
+	b := birth{files: l.files, pidFD: -1, cgroup: l.cgroup}
+	if !staged(l.spec) {
+		b.cloneFlags = newNamespaces(l.spec.Linux.Namespaces)
+		b.uids, b.gids = idMaps(l.spec.Linux.UIDMappings), idMaps(l.spec.Linux.GIDMappings)
 	}
 	if ns := namespace(l.spec, specs.PIDNamespace); ns != nil && ns.Path != "" {
 		fd, err := unix.Open(ns.Path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -202,12 +209,41 @@ func (l *launch) adjustOOM() error {
 	return nil
 }
 
+// writeMaps gives the child's new user namespace its id maps.
+func (l *launch) writeMaps() error {
+	for file, list := range map[string][]specs.LinuxIDMapping{"uid_map": l.spec.Linux.UIDMappings, "gid_map": l.spec.Linux.GIDMappings} {
+		var text strings.Builder
+		for _, m := range list {
+			fmt.Fprintf(&text, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
+		}
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", l.child.pid, file), []byte(text.String()), 0); err != nil {
+			return fmt.Errorf("writing the id maps: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeTimeOffsets sets the clocks of the child's new time namespace
+// (time_namespaces(7)).
+func (l *launch) writeTimeOffsets() error {
+	var text strings.Builder
+	for _, clock := range slices.Sorted(maps.Keys(l.spec.Linux.TimeOffsets)) {
+		offset := l.spec.Linux.TimeOffsets[clock]
+		fmt.Fprintf(&text, "%s %d %d\n", clock, offset.Secs, offset.Nanosecs)
+	}
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/timens_offsets", l.child.pid), []byte(text.String()), 0); err != nil {
+		return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, "linux.timeOffsets", "setting linux.timeOffsets: %w", err)
+	}
+	return nil
+}
+
 // newNamespaces are the flags of those that clone makes. The cgroup namespace
-// is not among them: it is made inside the cgroup.
+// is not among them, it is made inside the cgroup, nor that of time, which
+// clone does not know.
 func newNamespaces(list []specs.LinuxNamespace) uintptr {
 	var flags uintptr
 	for _, ns := range list {
-		if ns.Path == "" && ns.Type != specs.CgroupNamespace {
+		if ns.Path == "" && ns.Type != specs.CgroupNamespace && ns.Type != specs.TimeNamespace {
 			flags |= uintptr(cloneFlags[ns.Type])
 		}
 	}

@@ -24,25 +24,12 @@ func (l *launch) connectConsole() error {
 		l.inherit(pair[1])
 		return nil
 	}
-	fd, err := dialUnix(l.opts.ConsoleSocket)
+	fd, err := dialUnix("console socket", l.opts.ConsoleSocket)
 	if err != nil {
 		return err
 	}
 	l.inherit(fd)
 	return nil
-}
-
-// dialUnix connects without package net, whose start-up costs.
-func dialUnix(path string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		unix.Close(fd)
-		return -1, errdefs.InvalidArgument.Errorf("connecting to console socket %q: %w", path, err)
-	}
-	return fd, nil
 }
 
 // receiveMaster takes the terminal's master from our end of the socket.

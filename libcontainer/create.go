@@ -23,6 +23,7 @@ type CreateOptions struct {
 	ID            string
 	Bundle        string
 	ConsoleSocket string // takes the terminal's master
+	PidfdSocket   string // takes a pidfd of the process
 	PidFile       string
 	PreserveFDs   int // descriptors from 3 on that the process gets
 	NoPivot       bool
@@ -55,6 +56,7 @@ func DryRun(opts CreateOptions) (string, error) {
 		return "", err
 	}
 	l.number(l.spec.Process.Terminal)
+	l.numberTrees()
 	l.detectCgroups()
 	if err := l.compile(); err != nil {
 		return "", err
@@ -87,6 +89,7 @@ type launch struct {
 	fd        descriptors  // numbers in the child
 	files     []int        // what the child inherits, by number
 	joinFDs   []int        // the cgroup's files among them, in a user namespace
+	trees     map[int]int  // the sources of binds among them, by the mount's index
 	owned     []int        // ours, closed once the child has them
 	console   int          // attached terminal: our end of the console socket, else -1
 	undo      errdefs.Undo
@@ -162,10 +165,16 @@ func (l *launch) bring(ctx context.Context) error {
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
-	if err := l.record(); err != nil {
-		return err
+	if !staged(l.spec) { // else the process is yet to be born
+		if err := l.record(); err != nil {
+			return err
+		}
 	}
-	ready, err := l.child.follow(func(step uint64) error { return l.step(ctx, step) })
+	ready, err := l.child.follow(duties{
+		step:     func(step uint64) error { return l.step(ctx, step) },
+		moved:    l.record,
+		listener: func(fd int) error { return l.sendListener(fd, specs.StateCreating) },
+	})
 	if err != nil {
 		return err
 	}
@@ -217,9 +226,6 @@ func (l *launch) compileFilter() error {
 	if err != nil {
 		return fmt.Errorf("compiling the seccomp filter: %w", err)
 	}
-	if filter.Notify {
-		return unsupported("linux.seccomp: SCMP_ACT_NOTIFY")
-	}
 	l.filter = &filter
 	return nil
 }
@@ -252,16 +258,25 @@ func (l *launch) record() error {
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
 		Cgroup: l.cgroup.Location(),
 	}
-	return l.container.Save()
+	if err := l.container.Save(); err != nil {
+		return err
+	}
+	return l.sendPidfd()
 }
 
-// step runs the hooks that the child waits for.
+// step does what the child waits for.
 func (l *launch) step(ctx context.Context, step uint64) error {
 	hooks := l.spec.Hooks
 	switch step {
+	case stepMaps:
+		return l.writeMaps()
+	case stepTime:
+		return l.writeTimeOffsets()
 	case stepCreate:
-		creating := l.container.hookState(specs.StateCreating)
-		if err := RunHooks(ctx, "prestart", hooks.Prestart, creating); err != nil { //nolint:staticcheck // deprecated, still in use
+		// prestart hooks are of the time when they ran at start (config.md
+		// of 1.0), and are told so.
+		creating, created := l.container.hookState(specs.StateCreating), l.container.hookState(specs.StateCreated)
+		if err := RunHooks(ctx, "prestart", hooks.Prestart, created); err != nil { //nolint:staticcheck // deprecated, still in use
 			return err
 		}
 		if err := RunHooks(ctx, "createRuntime", hooks.CreateRuntime, creating); err != nil {

@@ -3,8 +3,11 @@ package libcontainer
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/libcontainer/rootfs"
 )
 
 // early is what the clone depends on. It is cut out of config.json before the
@@ -28,6 +31,10 @@ func readEarly(config []byte) (early, bool) {
 	if path := member(config, "linux", "cgroupsPath"); path != nil && json.Unmarshal(path, &e.cgroupsPath) != nil {
 		return e, false
 	}
+	// Sources of id-mapped binds are opened before the clone.
+	if bytes.Contains(config, []byte("Mappings\"")) || bytes.Contains(config, []byte("idmap\"")) {
+		return e, false
+	}
 	for _, ns := range e.namespaces {
 		// Those need more than a flag: id maps, a thread that joined.
 		if ns.Type == specs.UserNamespace || ns.Type == specs.PIDNamespace && ns.Path != "" {
@@ -40,6 +47,9 @@ func readEarly(config []byte) (early, bool) {
 // agrees reports whether the decoded spec says the same.
 func (e *early) agrees(spec *specs.Spec) bool {
 	if e.terminal != spec.Process.Terminal || e.cgroupsPath != spec.Linux.CgroupsPath || len(e.namespaces) != len(spec.Linux.Namespaces) {
+		return false
+	}
+	if slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return rootfs.IDMapped(&m) }) {
 		return false
 	}
 	for i, ns := range spec.Linux.Namespaces {

@@ -17,6 +17,8 @@ type ExecOptions struct {
 	Process       func(*specs.Spec) (*specs.Process, error)
 	Terminal      bool // what the process will say of its terminal
 	ConsoleSocket string
+	PidfdSocket   string            // takes a pidfd of the process
+	Cgroups       map[string]string // v1 controller, or "" for all, to a path below the container's cgroup
 	PidFile       string
 	PreserveFDs   int
 	NoNewKeyring  bool
@@ -37,7 +39,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	defer unix.Close(init)
 	l := &launch{
 		mode: attached, container: c, console: -1,
-		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs, NoNewKeyring: opts.NoNewKeyring},
+		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidfdSocket: opts.PidfdSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs, NoNewKeyring: opts.NoNewKeyring},
 	}
 	if opts.Detach {
 		l.mode = detached
@@ -45,6 +47,9 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	defer l.undo.OnError(&err)
 	defer l.close()
 	if err := l.checkTerminal(opts.Terminal); err != nil {
+		return 0, err
+	}
+	if l.cgroup, err = c.cgroup().Below(opts.Cgroups); err != nil {
 		return 0, err
 	}
 	if l.mode == detached {
@@ -96,7 +101,7 @@ func (l *launch) spawnInside(init int, terminal bool) error {
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	l.clone(birth{files: l.files, pidFD: init, cgroup: l.container.cgroup()})
+	l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup})
 	return nil
 }
 
@@ -119,7 +124,7 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
-	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: l.container.cgroup().JoinFiles()}
+	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: l.cgroup.JoinFiles()}
 	err := f.ofProcess(l.spec)
 	if err != nil {
 		return err
@@ -133,6 +138,9 @@ func (l *launch) followInside() error {
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
-	_, err = l.child.follow(func(uint64) error { return nil })
+	if err := l.sendPidfd(); err != nil {
+		return err
+	}
+	_, err = l.child.follow(duties{listener: func(fd int) error { return l.sendListener(fd, specs.StateRunning) }})
 	return err
 }

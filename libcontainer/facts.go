@@ -23,7 +23,7 @@ func (l *launch) compile() error {
 		root: rootfs.Host{
 			Bundle: l.bundle, Rootfs: l.rootfs, NoPivot: l.opts.NoPivot,
 			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
-			Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
+			Trees: l.trees, Label: l.spec.Linux.MountLabel, Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
 		},
 		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring,
 	}
@@ -69,8 +69,43 @@ func (f *facts) ofProcess(spec *specs.Spec) (err error) {
 			return err
 		}
 	}
-	f.apparmor, err = apparmorFor(spec.Process)
-	return err
+	if f.apparmor, err = apparmorFor(spec.Process); err != nil {
+		return err
+	}
+	return checkSelinux(spec.Process)
+}
+
+// checkSelinux: a label needs SELinux. The text is runc's.
+func checkSelinux(p *specs.Process) error {
+	if p.SelinuxLabel == "" || selinuxEnabled() {
+		return nil
+	}
+	return errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "process.selinuxLabel",
+		"process.selinuxLabel: selinux label is specified in config, but selinux is disabled or not supported")
+}
+
+// selinuxEnabled: its file system is there, and a policy, without which the
+// only context is "kernel" (selinux(8), is_selinux_enabled(3)).
+func selinuxEnabled() bool {
+	var fs unix.Statfs_t
+	if unix.Statfs("/sys/fs/selinux", &fs) != nil || fs.Type != unix.SELINUX_MAGIC {
+		return false
+	}
+	current, err := os.ReadFile("/proc/self/attr/current")
+	return err == nil && strings.TrimRight(string(current), "\x00\n") != "kernel"
+}
+
+// kernelAtLeast compares the running kernel's release.
+func kernelAtLeast(major, minor int) bool {
+	var name unix.Utsname
+	var a, b int
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &a, &b); n != 2 {
+		return false
+	}
+	return a > major || a == major && b >= minor
 }
 
 func exists(path string) bool {

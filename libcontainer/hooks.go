@@ -180,7 +180,7 @@ func waitHook(ctx context.Context, child *stage, hook *specs.Hook) error {
 		close(done)
 	})
 	defer stop()
-	if _, err := child.follow(func(uint64) error { return nil }); err != nil {
+	if _, err := child.follow(duties{}); err != nil {
 		return err
 	}
 	// Waited for without taking it, until the killer is out of the way.

@@ -37,7 +37,7 @@ func TestHooksRunInOrderWithTheState(t *testing.T) {
 	host, err := os.Hostname()
 	s.must(err)
 	for i, want := range []struct{ name, status, host string }{
-		{"prestart", "creating", host}, {"createRuntime", "creating", host}, {"createContainer", "creating", "inside"},
+		{"prestart", "created", host}, {"createRuntime", "creating", host}, {"createContainer", "creating", "inside"},
 		{"poststart", "running", host}, {"poststop", "stopped", host},
 	} {
 		line := strings.Split(string(data), "\n")[i]

@@ -17,7 +17,7 @@ func List(root string) (containers []*Container, skipped []error, err error) {
 		return nil, nil, err
 	}
 	for _, entry := range entries {
-		if !entry.IsDir() {
+		if !entry.IsDir() || entry.Name() == seccompCache {
 			continue
 		}
 		c, err := Open(root, entry.Name())

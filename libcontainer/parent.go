@@ -34,6 +34,7 @@ type birth struct {
 	pidFD      int                    // joined before the clone if not -1: a pidfd or a namespace's file
 	cgroup     *cgroup.Cgroup         // cloned into its v2 directory, if it has one; may be nil
 	uids, gids []syscall.SysProcIDMap // of a new user namespace
+	unchanged  bool                   // it does not become its root
 }
 
 // protectedSelf returns a descriptor of this program that nobody can write
@@ -138,7 +139,9 @@ func (s *stage) start(b birth, self, socket int) error {
 	defer closeCgroup()
 	if b.cloneFlags&unix.CLONE_NEWUSER != 0 {
 		attr.Sys.UidMappings, attr.Sys.GidMappings, attr.Sys.GidMappingsEnableSetgroups = b.uids, b.gids, true
-		attr.Sys.Credential = &syscall.Credential{}
+		if !b.unchanged {
+			attr.Sys.Credential = &syscall.Credential{}
+		}
 	}
 	fork := func() error { return s.fork(b, self, attr) }
 	if b.pidFD < 0 {
@@ -255,9 +258,17 @@ func (s *stage) receive() (m nsenter.Message, ok bool, err error) {
 	}
 }
 
+// duties are what the parent does when the child says so; nil where that
+// cannot be.
+type duties struct {
+	step     func(uint64) error
+	moved    func() error // the child goes on as s.pid
+	listener func(fd int) error
+}
+
 // follow serves the child's messages until it is ready or gone on to execve.
 // ready tells which.
-func (s *stage) follow(step func(uint64) error) (ready bool, err error) {
+func (s *stage) follow(d duties) (ready bool, err error) {
 	for {
 		m, ok, err := s.receive()
 		if err != nil || !ok {
@@ -269,9 +280,13 @@ func (s *stage) follow(step func(uint64) error) (ready bool, err error) {
 		case nsenter.MessageError:
 			return false, s.failure(m)
 		case nsenter.MessageStep:
-			err = step(uint64(m.Value))
+			err = d.step(uint64(m.Value))
 		case nsenter.MessagePid:
-			err = s.moveTo(int(m.Value))
+			if err = s.moveTo(int(m.Value)); err == nil {
+				err = d.moved()
+			}
+		case nsenter.MessageListener:
+			err = d.listener(int(m.Value))
 		default:
 			err = errdefs.Internal.Errorf("unexpected message %d from the container's process", m.Type)
 		}

@@ -19,6 +19,8 @@ import (
 const (
 	stepCreate uint64 = 1 + iota // prestart, createRuntime and createContainer hooks
 	stepStart                    // startContainer hooks
+	stepMaps                     // the id maps of the user namespace that the child just made
+	stepTime                     // the offsets of its time namespace
 )
 
 // facts is all that a plan depends on besides the spec.
@@ -124,10 +126,16 @@ func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
 	if adj := spec.Process.OOMScoreAdj; adj != nil && !private(spec, specs.UserNamespace) {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}
-	for i := range spec.Linux.Namespaces {
-		ns := &spec.Linux.Namespaces[i]
-		if ns.Path != "" && ns.Type != specs.PIDNamespace { // the parent joins that one, for its children
-			plan.Add(nsenter.Op{Code: nsenter.Setns, Text: text(ns.Path), Num: num(cloneFlags[ns.Type]), Why: fmt.Sprintf("joining %s namespace %q", ns.Type, ns.Path)})
+	joinNamespaces(plan, spec)
+	if staged(spec) {
+		enterUserNamespace(plan, spec)
+	}
+	if ns := namespace(spec, specs.TimeNamespace); ns != nil && ns.Path == "" {
+		// The process is in it from execve on (6.1); until then its clocks
+		// can be set, by the parent, who has the right to.
+		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWTIME), Why: "making a time namespace"})
+		if len(spec.Linux.TimeOffsets) > 0 {
+			plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepTime), Why: "setting the clocks' offsets"})
 		}
 	}
 	if ns := namespace(spec, specs.CgroupNamespace); ns != nil && ns.Path == "" {
@@ -146,6 +154,52 @@ func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text(sysctlPath(key), spec.Linux.Sysctl[key]), Why: "setting sysctl " + key})
 	}
 	return nil
+}
+
+// joinNamespaces joins those that have a path, while the process still has the
+// host's rights: the user namespace after all others but mnt, which changes
+// what a path is. The parent joins the pid namespace, for its children.
+func joinNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
+	join := func(ns *specs.LinuxNamespace) {
+		if ns != nil && ns.Path != "" {
+			plan.Add(nsenter.Op{Code: nsenter.Setns, Text: text(ns.Path), Num: num(cloneFlags[ns.Type]), Why: fmt.Sprintf("joining %s namespace %q", ns.Type, ns.Path)})
+		}
+	}
+	for i := range spec.Linux.Namespaces {
+		switch ns := &spec.Linux.Namespaces[i]; ns.Type {
+		case specs.PIDNamespace, specs.UserNamespace, specs.MountNamespace:
+		default:
+			join(ns)
+		}
+	}
+	join(namespace(spec, specs.UserNamespace))
+	join(namespace(spec, specs.MountNamespace))
+}
+
+// staged reports whether the child makes its namespaces itself, after it
+// joined others: those of a user namespace must be made in there, and what is
+// joined from a new one must be joined first. Else clone makes them all.
+func staged(spec *specs.Spec) bool {
+	user := namespace(spec, specs.UserNamespace)
+	return user != nil && (user.Path != "" || slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Path != "" && ns.Type != specs.PIDNamespace
+	}))
+}
+
+// enterUserNamespace becomes root of the user namespace and makes the others
+// in it. A new pid namespace takes in only children, so a child goes on.
+func enterUserNamespace(plan *nsenter.Plan, spec *specs.Spec) {
+	if namespace(spec, specs.UserNamespace).Path == "" {
+		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
+		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
+	flags := uint64(newNamespaces(spec.Linux.Namespaces)) &^ unix.CLONE_NEWUSER
+	if flags != 0 {
+		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(flags), Why: "making the other namespaces"})
+	}
+	// Also without a pid namespace: the parent records the process when it moves.
+	plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child"})
 }
 
 // sysctlPath returns the file of a sysctl below /proc. With a slash anywhere
@@ -177,13 +231,40 @@ func sessionPart(plan *nsenter.Plan, p *specs.Process, f *facts) {
 	plan.Add(op)
 }
 
+// joinWithAffinity joins the cgroup with the CPUs of before and sets those of
+// after (config.md, execCPUAffinity). Where clone made the process in its v2
+// cgroup there was no before.
+func joinWithAffinity(plan *nsenter.Plan, affinity *specs.CPUAffinity, f *facts) error {
+	if affinity == nil {
+		affinity = &specs.CPUAffinity{}
+	}
+	initial, err := cpuMask("process.execCPUAffinity.initial", affinity.Initial)
+	if err != nil {
+		return err
+	}
+	final, err := cpuMask("process.execCPUAffinity.final", affinity.Final)
+	if err != nil {
+		return err
+	}
+	if initial != nil && len(f.joinFiles) > 0 {
+		plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: initial, Why: "setting the CPU affinity " + affinity.Initial})
+	}
+	joinCgroup(plan, f)
+	if final != nil {
+		plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: final, Why: "setting the CPU affinity " + affinity.Final})
+	}
+	return nil
+}
+
 // compileExec is the plan of a further process in a container: join, then the
 // process part.
 func compileExec(p *specs.Process, namespaces uint64, f *facts) (*nsenter.Plan, error) {
 	plan := &nsenter.Plan{Ops: make([]nsenter.Op, 0, 64)}
 	f.fd.adopt(plan)
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
-	joinCgroup(plan, f)
+	if err := joinWithAffinity(plan, p.ExecCPUAffinity, f); err != nil {
+		return nil, err
+	}
 	if adj := p.OOMScoreAdj; adj != nil {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}

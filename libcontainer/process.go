@@ -84,6 +84,9 @@ func (p *processPart) attributes(plan *nsenter.Plan) {
 	if p.apparmor != "" {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("attr/apparmor/exec", "exec "+p.apparmor), Flags: nsenter.Self, Why: "setting the AppArmor profile " + p.apparmor})
 	}
+	if label := process.SelinuxLabel; label != "" {
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("attr/exec", label), Flags: nsenter.Self, Why: "setting the SELinux label " + label})
+	}
 	if s := process.Scheduler; s != nil {
 		plan.Add(nsenter.Op{Code: nsenter.Scheduler, Blob: schedulerAttr(s), Why: "setting the scheduler " + string(s.Policy)})
 	}
@@ -156,6 +159,18 @@ func (p *processPart) identity(plan *nsenter.Plan) {
 
 type capabilities struct{ bounding, effective, permitted, inheritable, ambient uint64 }
 
+// raisable is what the kernel lets become ambient: only what is permitted and
+// inheritable (capabilities(7)). The rest is left out as in runc, without a
+// warning: `runc spec` wrote such sets for years.
+func raisable(ambient, possible uint64) uint64 {
+	for number, name := range capabilityNames {
+		if (ambient&^possible)>>number&1 == 1 {
+			slog.Debug("can't raise ambient capability " + name + ": it is not permitted and inheritable")
+		}
+	}
+	return ambient & possible
+}
+
 func (p *processPart) capabilities() capabilities {
 	var caps capabilities
 	if c := p.process.Capabilities; c != nil {
@@ -163,7 +178,7 @@ func (p *processPart) capabilities() capabilities {
 		caps.effective = capabilitySet(c.Effective, p.available)
 		caps.permitted = capabilitySet(c.Permitted, p.available)
 		caps.inheritable = capabilitySet(c.Inheritable, p.available)
-		caps.ambient = capabilitySet(c.Ambient, p.available)
+		caps.ambient = raisable(capabilitySet(c.Ambient, p.available), caps.permitted&caps.inheritable)
 	}
 	if p.filter != nil && !p.process.NoNewPrivileges {
 		// Loading a filter takes CAP_SYS_ADMIN or no_new_privs. Keeping it
@@ -186,11 +201,17 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 	if p.sync {
 		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepStart), Why: "startContainer hooks"})
 	}
+	notify := p.filter != nil && p.filter.Notify
+	if notify {
+		// The parent takes the listener to the agent, so it must still be
+		// there. What follows is under the filter.
+		plan.Add(nsenter.Op{Code: nsenter.Seccomp, Blob: p.filter.Program, Num: num(uint64(p.filter.Flags)), Flags: nsenter.Listener, Why: "loading the seccomp filter and handing its listener over"})
+	}
 	if p.fifo {
 		plan.Add(nsenter.Op{Code: nsenter.Ready, Why: "created; the parent may leave"})
 		plan.Add(nsenter.Op{Code: nsenter.AwaitStart, Why: "waiting for start"})
 	}
-	if p.filter != nil {
+	if p.filter != nil && !notify {
 		plan.Add(nsenter.Op{Code: nsenter.Seccomp, Blob: p.filter.Program, Num: num(uint64(p.filter.Flags)), Why: "loading the seccomp filter"})
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Exec, Text: text(command), Why: fmt.Sprintf("exec %s", command)})

@@ -68,6 +68,9 @@ func TestListPassesOverWhatIsHalfMade(t *testing.T) {
 	if err := good.Save(); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(SeccompCache(root), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for name, state := range map[string]string{"half": "", "corrupt": "{"} {
 		c, err := Reserve(root, name)
 		if err != nil {

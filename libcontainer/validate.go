@@ -47,7 +47,7 @@ func validate(spec *specs.Spec) error {
 		return invalid("process", "expected a process, got none")
 	}
 	for _, check := range []func(*specs.Spec) error{
-		checkNamespaces, checkUserMappings, checkNames, checkMounts, checkDevices, checkSysctls, checkPaths, checkHooks, checkUnsupported,
+		checkNamespaces, checkUserMappings, checkTime, checkNames, checkMounts, checkDevices, checkSysctls, checkPaths, checkHooks, checkUnsupported,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -86,12 +86,9 @@ func checkNamespaces(spec *specs.Spec) error {
 		}
 		seen[ns.Type] = true
 	}
-	mount := namespace(spec, specs.MountNamespace)
-	switch {
-	case mount == nil:
+	if !private(spec, specs.MountNamespace) {
+		// Its mounts would be the host's, and stay.
 		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: a container without a mount namespace is not implemented")
-	case mount.Path != "":
-		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: joining a mount namespace is not implemented")
 	}
 	return nil
 }
@@ -104,19 +101,28 @@ func checkUserMappings(spec *specs.Spec) error {
 	case user == nil && maps > 0:
 		return invalid("linux.uidMappings", "user namespace mappings specified, but USER namespace isn't enabled in the config")
 	case user != nil && user.Path != "":
-		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: joining a user namespace is not implemented")
+		return nil // it has its maps; runc ignores those of the spec, too
 	case user != nil && len(spec.Linux.UIDMappings) == 0:
 		return invalid("linux.uidMappings", "user namespaces enabled, but no uid mappings found")
 	case user != nil && len(spec.Linux.GIDMappings) == 0:
 		return invalid("linux.gidMappings", "user namespaces enabled, but no gid mappings found")
-	case user == nil:
-		return nil
 	}
-	for i, ns := range spec.Linux.Namespaces {
-		if ns.Path != "" && ns.Type != specs.PIDNamespace {
-			return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, fmt.Sprintf("linux.namespaces[%d].path", i),
-				"invalid spec: linux.namespaces[%d].path: joining a %s namespace from a new user namespace is not implemented", i, ns.Type)
+	return nil
+}
+
+// checkTime: offsets are for a new time namespace.
+func checkTime(spec *specs.Spec) error {
+	time := namespace(spec, specs.TimeNamespace)
+	if len(spec.Linux.TimeOffsets) > 0 && (time == nil || time.Path != "") {
+		return invalid("linux.timeOffsets", "time namespace offsets specified, but there is no new time namespace")
+	}
+	for clock := range spec.Linux.TimeOffsets {
+		if clock != "monotonic" && clock != "boottime" {
+			return invalid("linux.timeOffsets."+clock, "expected monotonic or boottime")
 		}
+	}
+	if time != nil && time.Path == "" && !kernelAtLeast(6, 1) {
+		return errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "linux.namespaces", "linux.namespaces: a new time namespace needs Linux 6.1")
 	}
 	return nil
 }
@@ -219,18 +225,14 @@ func checkPaths(spec *specs.Spec) error {
 func checkUnsupported(spec *specs.Spec) error {
 	linux := spec.Linux
 	switch {
+	case linux.MountLabel != "" && !selinuxEnabled():
+		return errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "linux.mountLabel", "linux.mountLabel: selinux label is specified in config, but selinux is disabled or not supported")
 	case linux.IntelRdt != nil:
 		return unsupported("linux.intelRdt")
 	case linux.MemoryPolicy != nil:
 		return unsupported("linux.memoryPolicy")
 	case len(linux.NetDevices) > 0:
 		return unsupported("linux.netDevices")
-	case linux.MountLabel != "":
-		return unsupported("linux.mountLabel")
-	case len(linux.TimeOffsets) > 0:
-		return unsupported("linux.timeOffsets")
-	case private(spec, specs.TimeNamespace) && namespace(spec, specs.TimeNamespace).Path == "":
-		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: a new time namespace is not implemented")
 	}
 	return nil
 }
@@ -244,10 +246,6 @@ func validateProcess(p *specs.Process, field string) error {
 		return invalid(field+".cwd", "Cwd property must not be empty")
 	case !filepath.IsAbs(p.Cwd):
 		return invalid(field+".cwd", "Cwd must be an absolute path, got %q", p.Cwd)
-	case p.SelinuxLabel != "":
-		return unsupported(field + ".selinuxLabel")
-	case p.ExecCPUAffinity != nil:
-		return unsupported(field + ".execCPUAffinity")
 	case p.Scheduler != nil && !hasKey(schedulerPolicies, p.Scheduler.Policy):
 		return invalid(field+".scheduler.policy", "expected a policy as SCHED_BATCH, got %q", p.Scheduler.Policy)
 	case p.IOPriority != nil && !hasKey(ioClasses, p.IOPriority.Class):

@@ -59,8 +59,7 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"linux.netDevices", "not implemented", errdefs.NotImplemented, func(s *specs.Spec) {
 			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}}
 		}},
-		{"linux.mountLabel", "not implemented", errdefs.NotImplemented, func(s *specs.Spec) { s.Linux.MountLabel = "x" }},
-		{"process.selinuxLabel", "not implemented", errdefs.NotImplemented, func(s *specs.Spec) { s.Process.SelinuxLabel = "x" }},
+		{"linux.mountLabel", "selinux is disabled", errdefs.FailedPrecondition, func(s *specs.Spec) { s.Linux.MountLabel = "x" }},
 		{"linux.namespaces", "not implemented", errdefs.NotImplemented, func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[:4] }},
 	} {
 		spec := baseSpec()

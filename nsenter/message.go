@@ -18,7 +18,8 @@ type MessageType uint32
 //	parent → child   MessagePlan      once, when the memory file holds the plan
 //	child → parent   MessageStep      at each Sync; Value is the step
 //	child → parent   MessagePid       at Clone; Value is the pid that goes on
-//	parent → child   MessageContinue  answers MessageStep and MessagePid
+//	child → parent   MessageListener  at Seccomp with Listener; Value is its descriptor
+//	parent → child   MessageContinue  answers MessageStep, MessagePid and MessageListener
 //	child → parent   MessageReady     at Ready; nothing follows
 //	child → parent   MessageError     at the first failure; nothing follows
 //
@@ -28,6 +29,7 @@ const (
 	MessageContinue MessageType = C.MESSAGE_CONTINUE
 	MessageStep     MessageType = C.MESSAGE_STEP
 	MessagePid      MessageType = C.MESSAGE_PID
+	MessageListener MessageType = C.MESSAGE_LISTENER
 	MessageReady    MessageType = C.MESSAGE_READY
 	MessageError    MessageType = C.MESSAGE_ERROR
 )

@@ -105,13 +105,26 @@ int op_mount(struct stage *s, const struct plan_op *op)
 	return mount(op_text(s, op, 0), fd_path(s->slots[SLOT_TARGET]).text, op_text(s, op, 1), op->num[0], data);
 }
 
+/* A filter may forbid move_mount alone; a detached tree could then not be
+ * bound before 6.15. */
+static bool can_move(void)
+{
+	static int answer = -1;
+	if (answer < 0)
+		answer = move_mount(-1, "", -1, "", 0) == 0 || errno != ENOSYS;
+	return answer;
+}
+
 /* A clone of a host path, not mounted anywhere yet. Before 5.2 the slot holds
  * the source itself, and op_attach binds it. */
 int op_tree(struct stage *s, const struct plan_op *op)
 {
 	const char *source = op_text(s, op, 0);
 	unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->flags & FLAG_RECURSIVE ? AT_RECURSIVE : 0);
-	int fd = open_tree(AT_FDCWD, source, flags);
+	int fd = -1;
+	errno = ENOSYS;
+	if (can_move())
+		fd = open_tree(AT_FDCWD, source, flags);
 	s->tree_is_source = fd < 0 && errno == ENOSYS;
 	if (s->tree_is_source)
 		fd = open(source, O_PATH | O_CLOEXEC);

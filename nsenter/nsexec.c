@@ -63,9 +63,12 @@ int keep(struct stage *s, int slot, int fd)
 	return 0;
 }
 
+/* write and read, not send and recv: they may be under a filter that notifies,
+ * which no profile may do with write (OP_SECCOMP). A parent that is gone is
+ * noticed at the next wait. */
 static void send_packet(const struct stage *s, const struct plan_message_packet *packet)
 {
-	while (send(s->socket, packet, sizeof(*packet), MSG_NOSIGNAL) < 0 && errno == EINTR)
+	while (write(s->socket, packet, sizeof(*packet)) < 0 && errno == EINTR)
 		;
 }
 
@@ -82,7 +85,7 @@ int await(struct stage *s)
 	struct plan_message_packet packet;
 	ssize_t n;
 	do
-		n = recv(s->socket, &packet, sizeof(packet), 0);
+		n = read(s->socket, &packet, sizeof(packet));
 	while (n < 0 && errno == EINTR);
 	if (n != sizeof(packet))
 		_exit(1);
@@ -135,6 +138,8 @@ static int op_adopt(struct stage *s, const struct plan_op *op)
 	int fd = (int)op->num[1];
 	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return -1;
+	if (op->num[0] == SLOT_TREE)
+		s->tree_is_source = false;
 	return keep(s, (int)op->num[0], fd);
 }
 
@@ -289,6 +294,7 @@ static const operation operations[OP_COUNT] = {
 	[OP_ROOT] = op_root,
 	[OP_ROOT_HERE] = op_root_here,
 	[OP_TARGET] = op_target,
+	[OP_COPY_UP] = op_copy_up,
 	[OP_MOUNT] = op_mount,
 	[OP_TREE] = op_tree,
 	[OP_ATTACH] = op_attach,
@@ -304,6 +310,7 @@ static const operation operations[OP_COUNT] = {
 	[OP_TERMINAL] = op_terminal,
 	[OP_STDIO_OWNER] = op_stdio_owner,
 	[OP_PERSONALITY] = op_personality,
+	[OP_AFFINITY] = op_affinity,
 	[OP_SCHEDULER] = op_scheduler,
 	[OP_IOPRIO] = op_ioprio,
 	[OP_RLIMIT] = op_rlimit,

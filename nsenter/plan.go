@@ -38,6 +38,7 @@ const (
 	Root        Code = C.OP_ROOT
 	RootHere    Code = C.OP_ROOT_HERE
 	Target      Code = C.OP_TARGET
+	CopyUp      Code = C.OP_COPY_UP
 	Mount       Code = C.OP_MOUNT
 	Tree        Code = C.OP_TREE
 	Attach      Code = C.OP_ATTACH
@@ -53,6 +54,7 @@ const (
 	Terminal    Code = C.OP_TERMINAL
 	StdioOwner  Code = C.OP_STDIO_OWNER
 	Personality Code = C.OP_PERSONALITY
+	Affinity    Code = C.OP_AFFINITY
 	Scheduler   Code = C.OP_SCHEDULER
 	IOPriority  Code = C.OP_IOPRIO
 	Rlimit      Code = C.OP_RLIMIT
@@ -78,10 +80,10 @@ var codeNames = [...]string{
 	Setns: "setns", SetnsAll: "setns-all", Unshare: "unshare", Clone: "clone", Sync: "sync",
 	Loopback: "loopback", Hostname: "hostname", Domainname: "domainname",
 	Propagation: "propagation", Root: "root", RootHere: "root-here", Target: "target",
-	Mount: "mount", Tree: "tree", Attach: "attach", Attr: "attr", Mknod: "mknod",
+	CopyUp: "copy-up", Mount: "mount", Tree: "tree", Attach: "attach", Attr: "attr", Mknod: "mknod",
 	Symlink: "symlink", Mask: "mask", Readonly: "readonly", Pivot: "pivot", MoveRoot: "move-root",
 	Keyring: "keyring", Setsid: "setsid", Terminal: "terminal", StdioOwner: "stdio-owner",
-	Personality: "personality", Scheduler: "scheduler", IOPriority: "io-priority",
+	Personality: "personality", Affinity: "affinity", Scheduler: "scheduler", IOPriority: "io-priority",
 	Rlimit: "rlimit", Umask: "umask", Chdir: "chdir", Bounding: "bounding", User: "user",
 	Caps: "caps", NoNewPrivs: "no-new-privs", Home: "home", Env: "env", Args: "args",
 	Lookup: "lookup", Cloexec: "cloexec", Ready: "ready", AwaitStart: "await-start",
@@ -111,7 +113,8 @@ const (
 	SetGroups   Flag = C.FLAG_GROUPS
 	AfterUser   Flag = C.FLAG_AFTER_USER
 	KeepMode    Flag = C.FLAG_KEEP_MODE
-	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode"
+	Listener    Flag = C.FLAG_LISTENER
+	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener"
 	headerSize       = C.sizeof_struct_plan_header
 	opSize           = C.sizeof_struct_plan_op
 	blobAlign        = 8

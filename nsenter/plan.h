@@ -84,6 +84,7 @@ enum plan_code {
 	OP_ROOT,     /* mounts host directory t0 on itself: SLOT_ROOT */
 	OP_ROOT_HERE, /* SLOT_ROOT = "/", for exec */
 	OP_TARGET,   /* t0 -> SLOT_TARGET; n0 = enum plan_target, n1 = mode if made */
+	OP_COPY_UP,  /* copies what SLOT_TARGET held into the mount that now covers it, t0 */
 	OP_MOUNT,    /* t0 source, t1 type, t2 data, n0 = MS_* on SLOT_TARGET */
 	OP_TREE,     /* SLOT_TREE = clone of host path t0; n0 = 1 recursive */
 	OP_ATTACH,   /* SLOT_TREE onto SLOT_TARGET */
@@ -101,6 +102,7 @@ enum plan_code {
 	OP_TERMINAL, /* new pty of SLOT_ROOT's devpts; master to SLOT_CONSOLE; n0 rows, n1 columns */
 	OP_STDIO_OWNER, /* gives stdio to uid n0 */
 	OP_PERSONALITY, /* n0 */
+	OP_AFFINITY, /* b = CPU mask */
 	OP_SCHEDULER, /* b = struct sched_attr */
 	OP_IOPRIO,   /* n0 = class and priority */
 	OP_RLIMIT,   /* n0 = RLIMIT_*, n1 soft, n2 hard */
@@ -117,7 +119,7 @@ enum plan_code {
 	OP_CLOEXEC,  /* marks every descriptor from n0 on close-on-exec */
 	OP_READY,    /* tells the parent that all is done and lets go of it */
 	OP_AWAIT_START, /* reads a byte from SLOT_FIFO */
-	OP_SECCOMP,  /* b = struct sock_filter[], n0 = flags */
+	OP_SECCOMP,  /* b = struct sock_filter[], n0 = flags; with FLAG_LISTENER the parent takes the listener */
 	OP_EXEC,
 	OP_COUNT
 };
@@ -134,7 +136,8 @@ enum plan_flag {
 	FLAG_CONSOLE = 128, /* OP_TERMINAL: bind the pty on /dev/console */
 	FLAG_GROUPS = 256,  /* OP_USER: set the groups */
 	FLAG_AFTER_USER = 512, /* OP_CHDIR: second try, nothing to do if the first worked */
-	FLAG_KEEP_MODE = 1024 /* OP_MOUNT: tmpfs takes the mode of the directory that was there */
+	FLAG_KEEP_MODE = 1024, /* OP_MOUNT: tmpfs takes the mode of the directory that was there */
+	FLAG_LISTENER = 2048 /* OP_SECCOMP */
 };
 
 /* What OP_TARGET expects, and makes if it is not there. */
@@ -146,6 +149,7 @@ enum plan_message {
 	MESSAGE_CONTINUE, /* to the child: the step is done */
 	MESSAGE_STEP,     /* to the parent: do step `value` */
 	MESSAGE_PID,      /* to the parent: the child goes on as pid `value` */
+	MESSAGE_LISTENER, /* to the parent: take the child's descriptor `value` to the seccomp agent */
 	MESSAGE_READY,    /* to the parent: nothing left that can fail but execve */
 	MESSAGE_ERROR     /* to the parent: operation `op` failed */
 };

@@ -11,6 +11,7 @@
 #include <linux/seccomp.h>
 #include <linux/filter.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +141,11 @@ int op_personality(struct stage *s, const struct plan_op *op)
 {
 	(void)s;
 	return personality(op->num[0]) < 0 ? -1 : 0;
+}
+
+int op_affinity(struct stage *s, const struct plan_op *op)
+{
+	return sched_setaffinity(0, op->blob_size, op_blob(s, op));
 }
 
 int op_scheduler(struct stage *s, const struct plan_op *op)
@@ -425,12 +431,27 @@ int op_await_start(struct stage *s, const struct plan_op *op)
 	return n == 1 ? 0 : -1;
 }
 
+/* The parent takes the listener out of here (pidfd_getfd, 5.6): sending it
+ * would take a system call that the filter may hand to the agent, who has no
+ * listener yet. */
+static int hand_listener(struct stage *s, int listener)
+{
+	if (listener < 0)
+		return -1;
+	tell(s, MESSAGE_LISTENER, listener);
+	await(s);
+	close_fd(listener);
+	return 0;
+}
+
 int op_seccomp(struct stage *s, const struct plan_op *op)
 {
 	struct sock_fprog program = {
 		.len = (unsigned short)(op->blob_size / sizeof(struct sock_filter)),
 		.filter = op_blob(s, op),
 	};
+	if (op->flags & FLAG_LISTENER)
+		return hand_listener(s, (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, op->num[0] | SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
 	if (op->num[0] == 0)
 		return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0);
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, op->num[0], &program);

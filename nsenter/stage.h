@@ -62,12 +62,16 @@ int op_pivot(struct stage *s, const struct plan_op *op);
 int op_move_root(struct stage *s, const struct plan_op *op);
 int bind_onto(struct stage *s, int source, int target);
 
+/* copy.c */
+int op_copy_up(struct stage *s, const struct plan_op *op);
+
 /* process.c */
 int op_keyring(struct stage *s, const struct plan_op *op);
 int op_setsid(struct stage *s, const struct plan_op *op);
 int op_terminal(struct stage *s, const struct plan_op *op);
 int op_stdio_owner(struct stage *s, const struct plan_op *op);
 int op_personality(struct stage *s, const struct plan_op *op);
+int op_affinity(struct stage *s, const struct plan_op *op);
 int op_scheduler(struct stage *s, const struct plan_op *op);
 int op_ioprio(struct stage *s, const struct plan_op *op);
 int op_rlimit(struct stage *s, const struct plan_op *op);

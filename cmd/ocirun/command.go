@@ -26,6 +26,7 @@ type command struct {
 	usage       string // one line
 	description string // paragraphs, optional
 	min, max    int    // number of arguments; max -1: no upper limit
+	failed      int    // exit status of an error of the action, if not 1
 	bind        func(*flags) action
 }
 

@@ -65,14 +65,11 @@ func bindCreate(f *flags) createFlags {
 // of returns the options of one call.
 func (f createFlags) of(c *call) (libcontainer.CreateOptions, error) {
 	opts := libcontainer.CreateOptions{
-		Root: c.root, ID: c.args[0], Bundle: *f.bundle, ConsoleSocket: *f.consoleSocket, PidFile: *f.pidFile,
+		Root: c.root, ID: c.args[0], Bundle: *f.bundle, ConsoleSocket: *f.consoleSocket, PidfdSocket: *f.pidfdSocket, PidFile: *f.pidFile,
 		PreserveFDs: *f.preserveFDs, NoPivot: *f.noPivot, NoNewKeyring: *f.noNewKeyring,
 		Cgroup: cgroup.Options{Systemd: c.systemdCgroup, Rootless: c.isRootless()},
 	}
-	switch {
-	case *f.pidfdSocket != "":
-		return opts, errdefs.NotImplemented.Errorf("--pidfd-socket is not implemented")
-	case opts.PreserveFDs < 0:
+	if opts.PreserveFDs < 0 {
 		return opts, errdefs.InvalidArgument.Errorf("--preserve-fds: expected 0 or more, got %d", opts.PreserveFDs)
 	}
 	return opts, nil

@@ -17,6 +17,7 @@ import (
 
 var execCommand = command{
 	name: "exec", args: "<container-id> <command> [command options]  || -p process.json <container-id>", min: 1, max: -1,
+	failed:      255, // as runc: 1 may be the process's own
 	usage:       "execute new process inside the container",
 	description: "The exec command starts a further process in a running container.",
 	bind: func(f *flags) action {
@@ -65,10 +66,6 @@ func bindExec(f *flags) *execFlags {
 
 func (e *execFlags) run(c *call) (int, error) {
 	switch {
-	case *e.pidfdSocket != "":
-		return 0, errdefs.NotImplemented.Errorf("--pidfd-socket is not implemented")
-	case len(*e.cgroups) > 0:
-		return 0, errdefs.NotImplemented.Errorf("--cgroup is not implemented")
 	case len(c.args) < 2 && *e.process == "":
 		return 0, errdefs.InvalidArgument.Errorf("process args cannot be empty")
 	case *e.preserveFDs < 0:
@@ -78,8 +75,12 @@ func (e *execFlags) run(c *call) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	cgroups, err := subCgroups(*e.cgroups)
+	if err != nil {
+		return 0, err
+	}
 	opts := libcontainer.ExecOptions{
-		Terminal: *e.tty, ConsoleSocket: *e.consoleSocket, PidFile: *e.pidFile,
+		Terminal: *e.tty, ConsoleSocket: *e.consoleSocket, PidfdSocket: *e.pidfdSocket, Cgroups: cgroups, PidFile: *e.pidFile,
 		PreserveFDs: *e.preserveFDs, Detach: *e.detach, IgnorePaused: *e.ignorePaused,
 		Process: func(spec *specs.Spec) (*specs.Process, error) {
 			spec.Process.Args = c.args[1:]
@@ -180,4 +181,27 @@ func setUser(user *specs.User, text string) error {
 	}
 	user.GID = uint32(number)
 	return nil
+}
+
+// subCgroups reads --cgroup: [controller[,controller...]:]path.
+func subCgroups(args []string) (map[string]string, error) {
+	paths := make(map[string]string, len(args))
+	for _, arg := range args {
+		controllers, path, both := strings.Cut(arg, ":")
+		switch {
+		case !both && len(args) > 1:
+			return nil, errdefs.InvalidArgument.Errorf("invalid --cgroup argument: %s (missing <controller>: prefix)", arg)
+		case !both:
+			return map[string]string{"": arg}, nil
+		case strings.Contains(path, ":"):
+			return nil, errdefs.InvalidArgument.Errorf("invalid --cgroup argument: %s", arg)
+		}
+		for _, controller := range strings.Split(controllers, ",") {
+			if _, twice := paths[controller]; twice {
+				return nil, errdefs.InvalidArgument.Errorf("invalid --cgroup argument(s): controller %s specified multiple times", controller)
+			}
+			paths[controller] = path
+		}
+	}
+	return paths, nil
 }

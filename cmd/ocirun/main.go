@@ -129,7 +129,7 @@ func (c *command) execute(g *globals, args []string, stdout, stderr io.Writer) i
 		return int(status)
 	}
 	if err != nil {
-		return fail(stderr, g, err)
+		return max(fail(stderr, g, err), c.failed)
 	}
 	return 0
 }

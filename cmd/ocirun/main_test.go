@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,6 +62,10 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"kill"}, 1, `: \"kill\" requires a minimum of 1 argument(s)`},
 		{[]string{"state", "--foo"}, 1, "flag provided but not defined: -foo"},
 		{[]string{"--foo", "state"}, 1, "flag provided but not defined: -foo"},
+		{[]string{"exec"}, 1, `: \"exec\" requires a minimum of 1 argument(s)`},
+		{[]string{"exec", "x"}, 255, "process args cannot be empty"},
+		{[]string{"exec", "x", "sh"}, 255, "container does not exist"},
+		{[]string{"exec", "--cgroup", "a", "--cgroup", "b", "x", "sh"}, 255, "container does not exist"},
 		{[]string{"nope"}, 3, "No help topic for 'nope'"},
 		{[]string{"list", "-f", "xml"}, 1, "invalid format option"},
 		{[]string{"--log-format", "xml", "list"}, 1, "invalid log-format: xml"},
@@ -150,6 +156,31 @@ func TestSizes(t *testing.T) {
 	for _, text := range []string{"", "m", "-5", "1x", "1mm", "1ib5", "NaN", "1e30p", "1kk", "1bb"} {
 		if n, err := parseBytes(text); err == nil {
 			t.Errorf("%q is %d", text, n)
+		}
+	}
+}
+
+func TestSubCgroupsAreRead(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string // "controller=path ", or what the error says
+	}{
+		{[]string{"sub"}, "=sub "},
+		{[]string{"cpu,memory:a", "pids:b"}, "cpu=a memory=a pids=b "},
+		{[]string{"a", "b"}, "missing <controller>: prefix"},
+		{[]string{"cpu:a", "cpu:b"}, "controller cpu specified multiple times"},
+		{[]string{"cpu:a:b"}, "invalid --cgroup argument: cpu:a:b"},
+	} {
+		paths, err := subCgroups(c.args)
+		got := ""
+		for _, controller := range slices.Sorted(maps.Keys(paths)) {
+			got += controller + "=" + paths[controller] + " "
+		}
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want && (err == nil || !strings.Contains(got, c.want)) {
+			t.Errorf("%q: got %q, want %q", c.args, got, c.want)
 		}
 	}
 }

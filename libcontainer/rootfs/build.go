@@ -22,6 +22,8 @@ type Host struct {
 	CgroupMode  cgroup.Mode
 	Hierarchies []cgroup.Hierarchy
 	Cgroup      cgroup.Location // the container's
+	Trees       map[int]int     // mounts whose source the parent opened → descriptor
+	Label       string          // SELinux context of file systems
 	Kcore       bool            // /proc/kcore is there
 	// IsDirectory asks for a bind's source, IsProc whether it is on procfs.
 	IsDirectory func(path string) (bool, error)
@@ -85,6 +87,10 @@ func (b *builder) root() {
 	if p := b.spec.Linux.RootfsPropagation; p != "" {
 		propagation = propagationOptions[p]
 	}
+	if propagation&unix.MS_UNBINDABLE != 0 {
+		// What is mounted cannot be bound then; Finish sets it.
+		propagation = propagation&^unix.MS_UNBINDABLE | unix.MS_PRIVATE
+	}
 	// First of all: no mount made in here may travel to the host, unless the
 	// spec wants it.
 	b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagation), Why: "cutting the mount namespace off from the host"})
@@ -128,13 +134,15 @@ func (b *builder) hide() {
 // from its root, as in runc.
 func clean(destination string) string { return path.Join("/", destination) }
 
-// source returns a bind's source as an absolute path.
-func (b *builder) source(m *specs.Mount) string {
+// Source returns a bind's source as an absolute path.
+func Source(m *specs.Mount, bundle string) string {
 	if filepath.IsAbs(m.Source) {
 		return filepath.Clean(m.Source)
 	}
-	return filepath.Join(b.host.Bundle, m.Source)
+	return filepath.Join(bundle, m.Source)
 }
+
+func (b *builder) source(m *specs.Mount) string { return Source(m, b.host.Bundle) }
 
 func text(texts ...string) (out [3]string) { copy(out[:], texts); return }
 
@@ -143,9 +151,4 @@ func num(numbers ...uint64) (out [4]uint64) { copy(out[:], numbers); return }
 // invalid is an error about a field of the spec.
 func invalid(field, format string, args ...any) error {
 	return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, field, "%s: %w", field, fmt.Errorf(format, args...))
-}
-
-// unsupported is for what is valid but not done.
-func unsupported(field, what string) error {
-	return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, field, "%s: %s is not implemented", field, what)
 }

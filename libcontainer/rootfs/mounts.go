@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -26,11 +27,11 @@ func (b *builder) mount(i int) error {
 	m := &b.spec.Mounts[i]
 	field := fmt.Sprintf("mounts[%d]", i)
 	o := parseOptions(m.Options)
-	switch {
-	case o.idmap, len(m.UIDMappings) > 0, len(m.GIDMappings) > 0:
-		return unsupported(field+".uidMappings", "an id-mapped mount")
-	case o.copyUp:
-		return unsupported(field+".options", "tmpcopyup")
+	if err := b.checkMaps(field, m, &o); err != nil {
+		return err
+	}
+	if o.copyUp && m.Type != "tmpfs" {
+		return invalid(field+".options", "tmpcopyup is for a tmpfs, got %q", m.Type)
 	}
 	destination := clean(m.Destination)
 	if err := b.checkProc(field, destination, m, &o); err != nil {
@@ -38,7 +39,7 @@ func (b *builder) mount(i int) error {
 	}
 	switch {
 	case isBind(m, &o):
-		return b.bind(field, destination, m, &o)
+		return b.bind(i, destination, m, &o)
 	case m.Type == "cgroup" && b.host.CgroupMode != cgroup.V2:
 		b.cgroupV1(destination, m, &o)
 		return nil
@@ -50,6 +51,42 @@ func (b *builder) mount(i int) error {
 
 func isBind(m *specs.Mount, o *options) bool {
 	return m.Type == "bind" || o.flags&unix.MS_BIND != 0
+}
+
+// IsBind reports whether the mount is one; remounting one is not.
+func IsBind(m *specs.Mount) bool {
+	o := parseOptions(m.Options)
+	return isBind(m, &o) && o.flags&unix.MS_REMOUNT == 0
+}
+
+// IDMapped reports whether the mount is to have an id map.
+func IDMapped(m *specs.Mount) bool {
+	o := parseOptions(m.Options)
+	return o.idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0
+}
+
+// Recursive reports whether a bind is of the whole tree.
+func Recursive(m *specs.Mount) bool {
+	o := parseOptions(m.Options)
+	return o.flags&unix.MS_REC != 0
+}
+
+// RecursivelyMapped reports whether the id map is for the whole tree.
+func RecursivelyMapped(m *specs.Mount) bool { return slices.Contains(m.Options, "ridmap") }
+
+// checkMaps: an id map is for binds, and comes from the mount or the container.
+func (b *builder) checkMaps(field string, m *specs.Mount, o *options) error {
+	switch {
+	case !IDMapped(m):
+		return nil
+	case !isBind(m, o):
+		return invalid(field+".uidMappings", "id-mapped mounts are only supported for bind mounts, got %q", m.Type)
+	case (len(m.UIDMappings) == 0) != (len(m.GIDMappings) == 0):
+		return invalid(field+".uidMappings", "expected both uidMappings and gidMappings, or none")
+	case len(m.UIDMappings) == 0 && !b.userNamespace():
+		return invalid(field+".options", "idmap without uidMappings needs a user namespace")
+	}
+	return nil
 }
 
 // checkProc refuses mounts over /proc, by name; the stage refuses those that
@@ -98,15 +135,28 @@ func (b *builder) fileSystem(destination, fsType, source string, o *options) err
 	if fsType == "tmpfs" || destination == "/dev" {
 		flags &^= unix.MS_RDONLY // Finish does it
 	}
-	op := nsenter.Op{Code: nsenter.Mount, Text: text(source, fsType, strings.Join(o.data, ",")), Num: num(uint64(flags)), Why: why}
+	op := nsenter.Op{Code: nsenter.Mount, Text: text(source, fsType, strings.Join(b.data(fsType, o), ",")), Num: num(uint64(flags)), Why: why}
 	if fsType == "tmpfs" && !o.hasMode() {
 		op.Flags |= nsenter.KeepMode
 	}
 	b.add(op)
+	if o.copyUp {
+		b.add(nsenter.Op{Code: nsenter.CopyUp, Text: text(destination), Why: fmt.Sprintf("tmpcopyup of %q", destination)})
+	}
 	if len(o.propagation) > 0 || o.recursive != (attrs{}) {
 		b.again(destination, o, why)
 	}
 	return nil
+}
+
+// data is what the file system reads itself. Those that keep labels get the
+// container's; /proc, /sys and mqueue label themselves.
+func (b *builder) data(fsType string, o *options) []string {
+	switch {
+	case b.host.Label == "", fsType == "proc", fsType == "sysfs", fsType == "mqueue", strings.HasPrefix(fsType, "cgroup"):
+		return o.data
+	}
+	return append(slices.Clip(o.data), "context="+strconv.Quote(b.host.Label))
 }
 
 // again finds the mount just made, to set on it what mount(2) cannot.
@@ -116,8 +166,12 @@ func (b *builder) again(destination string, o *options, why string) {
 }
 
 // bind adds a bind mount.
-func (b *builder) bind(field, destination string, m *specs.Mount, o *options) error {
+func (b *builder) bind(i int, destination string, m *specs.Mount, o *options) error {
 	source := b.source(m)
+	if o.flags&unix.MS_REMOUNT != 0 {
+		b.remount(destination, m, o)
+		return nil
+	}
 	directory, err := b.host.IsDirectory(source)
 	if err != nil {
 		return fmt.Errorf("error mounting %q to rootfs at %q: %w", source, destination, err)
@@ -126,14 +180,23 @@ func (b *builder) bind(field, destination string, m *specs.Mount, o *options) er
 	if directory {
 		kind = nsenter.TargetDirectory
 	}
-	if o.flags&unix.MS_REMOUNT != 0 {
-		return unsupported(field+".options", "remount")
-	}
 	why := fmt.Sprintf("error mounting %q to rootfs at %q", source, destination)
 	b.target(destination, m.Type, kind, why)
-	b.attachTree(source, destination, o.flags&unix.MS_REC != 0, why)
+	if fd, opened := b.host.Trees[i]; opened {
+		b.add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotTree, uint64(fd)), Why: fmt.Sprintf("the mount of %q", source)})
+		b.add(nsenter.Op{Code: nsenter.Attach, Text: text(destination), Why: why})
+	} else {
+		b.attachTree(source, destination, o.flags&unix.MS_REC != 0, why)
+	}
 	b.attributes(nsenter.SlotTree, o.attributes(), o, why)
 	return nil
+}
+
+// remount changes the flags of what is mounted there already.
+func (b *builder) remount(destination string, m *specs.Mount, o *options) {
+	why := fmt.Sprintf("error remounting %q", destination)
+	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Why: why})
+	b.add(nsenter.Op{Code: nsenter.Mount, Text: text(m.Source, m.Type, strings.Join(o.data, ",")), Num: num(uint64(o.flags | unix.MS_BIND)), Why: why})
 }
 
 // attachTree mounts the host's source on the target that was just found.

@@ -57,14 +57,11 @@ var flagBits = map[specs.LinuxSeccompFlag]uint{
 	"SECCOMP_FILTER_FLAG_TSYNC":            0,
 }
 
-// Actions lists the spec's actions that ocirun carries out: not NOTIFY, which
-// Compile knows but whose listener nobody serves yet.
+// Actions lists the spec's actions.
 func Actions() []string {
 	var names []string
 	for action := range actionVerdicts {
-		if action != specs.ActNotify {
-			names = append(names, string(action))
-		}
+		names = append(names, string(action))
 	}
 	slices.Sort(names)
 	return names

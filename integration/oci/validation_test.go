@@ -1,0 +1,205 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/engined/engined/integration/bundle"
+	"github.com/engined/engined/integration/harness"
+)
+
+var withReferences = flag.Bool("references", false, "run the validation programs with runc and crun, too, and print what they pass")
+
+// programTime bounds one validation program; the slowest waits 13 seconds.
+const programTime = time.Minute
+
+const runtimeTools = "github.com/opencontainers/runtime-tools"
+
+// TestValidationPrograms runs the programs of the OCI runtime-tools. Those that
+// are not clean must be in validation.txt.
+func TestValidationPrograms(t *testing.T) {
+	harness.NeedRoot(t)
+	dir := harness.TempDir(t)
+	if err := os.Chmod(dir, 0o755); err != nil { // for the root of user namespaces
+		t.Fatal(err)
+	}
+	programs := buildPrograms(t, dir)
+	runtimes := []bundle.Runtime{{Name: "ocirun", Path: harness.Binary("ocirun"), Root: filepath.Join(dir, "root-ocirun")}}
+	if *withReferences {
+		runtimes = append(runtimes, bundle.References(dir)...)
+	}
+	for _, runtime := range runtimes {
+		failed := runPrograms(t, dir, runtime, programs)
+		t.Logf("%s passes %d of %d programs clean", runtime.Name, len(programs)-len(failed), len(programs))
+		if runtime.Name == "ocirun" {
+			compareFailures(t, failed, programs)
+			continue
+		}
+		for _, name := range programs {
+			if said, bad := failed[name]; bad {
+				t.Logf("%s: %s: %s", runtime.Name, name, said)
+			}
+		}
+	}
+}
+
+// buildPrograms builds them into dir and returns their names.
+func buildPrograms(t *testing.T, dir string) []string {
+	t.Helper()
+	gotool := func(args ...string) (string, error) {
+		cmd := exec.Command("go", args...)
+		cmd.Dir, cmd.Env = "validation", append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := gotool("mod", "download"); err != nil {
+		t.Skipf("the validation programs cannot be had: %v\n%s", err, out)
+	}
+	if out, err := gotool("build", "-o", dir+"/programs/", runtimeTools+"/cmd/runtimetest", runtimeTools+"/validation/..."); err != nil {
+		t.Fatalf("building the validation programs: %v\n%s", err, out)
+	}
+	source, err := gotool("list", "-m", "-f", "{{.Dir}}", runtimeTools)
+	if err != nil {
+		t.Fatal(source, err)
+	}
+	// The programs look for these two where they are started.
+	for _, file := range []string{filepath.Join(strings.TrimSpace(source), "rootfs-amd64.tar.gz"), filepath.Join(dir, "programs/runtimetest")} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "programs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if entry.Name() != "runtimetest" {
+			names = append(names, entry.Name())
+		}
+	}
+	return names
+}
+
+// runPrograms runs all programs and returns what those say that are not clean.
+// They wait more than they work, so some run beside each other; those that
+// share a cgroup's name do not.
+func runPrograms(t *testing.T, dir string, runtime bundle.Runtime, programs []string) map[string]string {
+	t.Helper()
+	wrapper := filepath.Join(dir, "run-"+runtime.Name)
+	script := fmt.Sprintf("#!/bin/sh\nexec %s --root %s \"$@\"\n", runtime.Path, runtime.Root)
+	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	failed := map[string]string{}
+	var mu sync.Mutex // guards failed
+	lanes := make([]chan string, 4)
+	var wait sync.WaitGroup
+	for i := range lanes {
+		lanes[i] = make(chan string, len(programs))
+		wait.Go(func() {
+			for name := range lanes[i] {
+				said := runProgram(dir, wrapper, name)
+				if said != "" {
+					mu.Lock()
+					failed[name] = said
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	next := 0
+	for _, name := range programs {
+		lane := 0
+		if !strings.Contains(name, "cgroups") && !strings.Contains(name, "resources") {
+			next = next%(len(lanes)-1) + 1
+			lane = next
+		}
+		lanes[lane] <- name
+	}
+	for _, lane := range lanes {
+		close(lane)
+	}
+	wait.Wait()
+	removeAll(t, dir, runtime)
+	return failed
+}
+
+var notOK = regexp.MustCompile(`(?m)^\s*not ok .*`)
+
+// runProgram returns "" if the program is clean: status 0 and no "not ok".
+func runProgram(dir, runtime, name string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), programTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, "programs", name))
+	var stdout, stderr bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	cmd.Env = append(os.Environ(), "RUNTIME="+runtime, "TMPDIR="+dir)
+	cmd.WaitDelay = time.Second
+	// Whatever a runtime mounts and leaves is gone with the program.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err := cmd.Run()
+	bad := notOK.FindAllString(stdout.String(), -1)
+	if err == nil && len(bad) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%v %q %s", err, bad, strings.TrimSpace(stderr.String()))
+}
+
+// removeAll removes the containers that programs left.
+func removeAll(t *testing.T, dir string, runtime bundle.Runtime) {
+	t.Helper()
+	out, err := runtime.Call(dir, "list", "-q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range strings.FieldsSeq(out.Stdout) {
+		if out, err := runtime.Call(dir, "delete", "--force", id); err != nil || out.Status != 0 {
+			t.Errorf("removing %s: %v %s", id, err, out.Stderr)
+		}
+	}
+}
+
+// compareFailures holds them against validation.txt, in both directions.
+func compareFailures(t *testing.T, failed map[string]string, programs []string) {
+	t.Helper()
+	text, err := os.ReadFile("validation.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	explained := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		fields := strings.Split(line, " | ")
+		if len(fields) != 3 || !slices.Contains(programs, fields[0]) {
+			t.Fatalf("validation.txt: %q is not PROGRAM | WHERE | why", line)
+		}
+		explained[fields[0]] = true
+		if fields[1] == "everywhere" && failed[fields[0]] == "" {
+			t.Errorf("validation.txt explains %s, which is clean", fields[0])
+		}
+	}
+	for _, name := range programs {
+		if said := failed[name]; said != "" && !explained[name] {
+			t.Errorf("%s is not clean: %s", name, said)
+		}
+	}
+}

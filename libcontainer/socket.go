@@ -1,0 +1,84 @@
+package libcontainer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// dialUnix connects without package net, whose start-up costs.
+func dialUnix(what, path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		unix.Close(fd)
+		return -1, errdefs.InvalidArgument.Errorf("connecting to %s %q: %w", what, path, err)
+	}
+	return fd, nil
+}
+
+// sendTo connects to a socket and sends data with a descriptor on its first
+// byte.
+func sendTo(what, path string, data []byte, fd int) error {
+	socket, err := dialUnix(what, path)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	rights := unix.UnixRights(fd)
+	for len(data) > 0 {
+		n, err := unix.SendmsgN(socket, data, rights, nil, unix.MSG_NOSIGNAL)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("sending to %s %q: %w", what, path, err)
+		}
+		data, rights = data[n:], nil
+	}
+	return nil
+}
+
+// sendPidfd gives the process's pidfd to the socket of --pidfd-socket.
+func (l *launch) sendPidfd() error {
+	if l.opts.PidfdSocket == "" {
+		return nil
+	}
+	pidfd, err := unix.PidfdOpen(l.child.pid, 0)
+	if err != nil {
+		return fmt.Errorf("opening process %d for --pidfd-socket: %w", l.child.pid, err)
+	}
+	defer unix.Close(pidfd)
+	return sendTo("pidfd socket", l.opts.PidfdSocket, []byte("pidfd"), pidfd)
+}
+
+// sendListener takes the listener of the process's filter, its descriptor fd,
+// to the seccomp agent (config-linux, "The Container Process State").
+func (l *launch) sendListener(fd int, status specs.ContainerState) error {
+	pidfd, err := unix.PidfdOpen(l.child.pid, 0)
+	if err != nil {
+		return fmt.Errorf("opening process %d for its seccomp listener: %w", l.child.pid, err)
+	}
+	defer unix.Close(pidfd)
+	listener, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		return fmt.Errorf("taking the seccomp listener: %w", err)
+	}
+	defer unix.Close(listener)
+	profile := l.spec.Linux.Seccomp
+	data, err := json.Marshal(&specs.ContainerProcessState{
+		Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: l.child.pid,
+		Metadata: profile.ListenerMetadata, State: *l.container.hookState(status),
+	})
+	if err != nil {
+		return err
+	}
+	return sendTo("the seccomp agent", profile.ListenerPath, data, listener)
+}
