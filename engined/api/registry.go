@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strconv"
 
 	apiregistry "github.com/moby/moby/api/types/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,6 +16,7 @@ import (
 // registries is what the API needs of package registry itself.
 type registries interface {
 	Login(ctx context.Context, auth registry.Auth) error
+	Search(ctx context.Context, req registry.SearchRequest) ([]apiregistry.SearchResult, error)
 }
 
 // authOf reads the credentials of a pull. As in dockerd a header that cannot be
@@ -46,8 +48,45 @@ func (s *Server) imagePull(w http.ResponseWriter, r *http.Request, q *query, pla
 	}, stream.report))
 }
 
-func (s *Server) imageSearch(http.ResponseWriter, *http.Request) error {
-	return errdefs.NotImplemented.Errorf("searching registries is not implemented by engined")
+func (s *Server) imageSearch(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	req := registry.SearchRequest{Term: q.text("term"), Auth: authOf(r)}
+	if limit := q.integer("limit"); limit != nil {
+		req.Limit = *limit
+	}
+	automated := searchFilters(q, &req)
+	if q.err != nil {
+		return q.err
+	}
+	found, err := s.Registries.Search(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	if automated { // there are none any more
+		found = []apiregistry.SearchResult{}
+	}
+	return writeJSON(w, http.StatusOK, found)
+}
+
+// searchFilters reads the filters of a search; automated is is-automated=true.
+func searchFilters(q *query, req *registry.SearchRequest) (automated bool) {
+	for name, values := range q.filters() {
+		for _, value := range values {
+			on, err := strconv.ParseBool(value)
+			stars, notNumber := strconv.Atoi(value)
+			switch {
+			case name == "is-official" && err == nil:
+				req.Official = &on
+			case name == "is-automated" && err == nil:
+				automated = automated || on
+			case name == "stars" && notNumber == nil:
+				req.Stars = max(req.Stars, stars)
+			default:
+				q.fail("filters", name+"="+value, "is-official or is-automated (true or false) or stars (a number)")
+			}
+		}
+	}
+	return automated
 }
 
 func (s *Server) imagePush(w http.ResponseWriter, r *http.Request) error {

@@ -481,3 +481,84 @@ func TestDecodeAuth(t *testing.T) {
 		}
 	}
 }
+
+func TestSearch(t *testing.T) {
+	f := newFixture(t, Options{})
+	index := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.URL.Path != "/v1/search" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if r.URL.Query().Get("q") != "thing" || r.URL.Query().Get("n") != "10" {
+			t.Errorf("asked %s", r.URL)
+		}
+		_, _ = io.WriteString(w, `{"results":[{"name":"a","star_count":5},{"name":"b","star_count":50,"is_official":true},{"name":"c","star_count":9}]}`)
+	}
+	f.fault.Store(&index)
+	host := strings.TrimPrefix(f.server.URL, "http://")
+	official := true
+	for want, req := range map[string]SearchRequest{"abc": {}, "bc": {Stars: 6}, "b": {Official: &official}} {
+		req.Term, req.Limit = host+"/thing", 10
+		found, err := f.Search(t.Context(), req)
+		got := ""
+		for _, result := range found {
+			got += result.Name
+		}
+		if err != nil || got != want {
+			t.Errorf("%+v: %q, %v", req, got, err)
+		}
+	}
+	if _, err := f.Search(t.Context(), SearchRequest{Term: "x", Limit: 101}); errdefs.KindOf(err) != errdefs.InvalidArgument {
+		t.Errorf("a limit of 101: %v", err)
+	}
+	for term, want := range map[string]string{"busybox": "index.docker.io|busybox", "a/b": "index.docker.io|a/b", "docker.io/a": "index.docker.io|a", "h:5000/a/b": "h:5000|a/b"} {
+		if domain, rest := searchHost(term); domain+"|"+rest != want {
+			t.Errorf("%s: %s|%s", term, domain, rest)
+		}
+	}
+}
+
+// A mirror is asked first, and what it does not have comes from the registry.
+func TestMirrorsAreAskedFirst(t *testing.T) {
+	f := newFixture(t, Options{})
+	mirror := newFixture(t, Options{})
+	var asked atomic.Int64
+	lost := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.URL.Path != "/v2/" {
+			asked.Add(1)
+			if r.Header.Get("Authorization") != "" {
+				t.Error("a mirror got the registry's credentials")
+			}
+		}
+		next.ServeHTTP(w, r)
+	}
+	mirror.fault.Store(&lost)
+	at := host{strings.TrimPrefix(mirror.server.URL, "http://"), true}
+	for _, path := range []string{"some/thing", "only/there"} { // the mirror has the first
+		push := f.Push(t.Context(), f.named(path), Auth{}, nil)
+		if err := push.Upload(t.Context(), f.blob, bytes.NewReader(f.content), func(int64) {}); err != nil {
+			t.Fatal(err)
+		}
+		asked.Store(0)
+		_ = os.Remove(filepath.Join(f.dir, "blob-sha256-"+f.blob.Digest.Encoded())) // of the round before
+		f.repo = f.Pull(t.Context(), f.named(path), Auth{Username: "u", Password: "p"})
+		f.repo.remotes = append([]*remote{{client: f.Client, host: at, auth: authenticator(Auth{})}}, f.repo.remotes...)
+		if path == "only/there" {
+			gone := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.URL.Path == "/v2/" {
+					next.ServeHTTP(w, r)
+					return
+				}
+				asked.Add(1)
+				http.Error(w, "", http.StatusNotFound)
+			}
+			mirror.fault.Store(&gone)
+		}
+		if got, err := f.fetch(t.Context()); err != nil || !bytes.Equal(got, f.content) {
+			t.Errorf("%s: %d bytes, %v", path, len(got), err)
+		}
+		if asked.Load() != 1 {
+			t.Errorf("%s: the mirror was asked %d times", path, asked.Load())
+		}
+	}
+}

@@ -58,13 +58,15 @@ func (r *remote) connect(ctx context.Context) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.http = &http.Client{Transport: authenticated, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-		if len(via) >= maxRedirects {
-			return errdefs.InvalidArgument.Errorf("stopped after %d redirects", maxRedirects)
-		}
-		return nil
-	}}
+	r.http = &http.Client{Transport: authenticated, CheckRedirect: fewRedirects}
 	return r.http, nil
+}
+
+func fewRedirects(_ *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return errdefs.InvalidArgument.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	return nil
 }
 
 // do sends a request; an answer with a status that is not among the wanted ones
