@@ -2,11 +2,13 @@ package shim
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,21 +34,35 @@ func (s *Shim) killStrays() {
 	}
 }
 
-// removeCgroups removes the container's cgroups if they are there and empty: a
-// runtime that was killed before it wrote its state does not find them again.
-func (s *Shim) removeCgroups() {
+// A killed process is in its cgroup until it is dead, which nothing tells of a
+// process that is not our child: its cgroups are tried again for a while.
+const (
+	cgroupPause = 10 * time.Millisecond
+	cgroupTries = 200
+)
+
+// removeCgroups removes the container's cgroups if they are there and become
+// empty: a runtime that was killed before it wrote its state does not find them
+// again. Then it calls done.
+func (s *Shim) removeCgroups(tries int, done func()) {
 	path := s.specCgroup()
 	if path == "" || path == "/" {
+		done()
 		return
 	}
 	mounts, err := s.cgroupMounts()
 	if err != nil {
 		logf("%v", err)
+	}
+	busy := false
+	for _, m := range mounts {
+		busy = errors.Is(unix.Rmdir(filepath.Join(m.point, path)), unix.EBUSY) || busy
+	}
+	if !busy || tries == 0 {
+		done()
 		return
 	}
-	for _, m := range mounts {
-		unix.Rmdir(filepath.Join(m.point, path))
-	}
+	s.after(cgroupPause, func() { s.removeCgroups(tries-1, done) })
 }
 
 // cgroupMount is one mounted cgroup hierarchy.

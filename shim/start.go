@@ -319,8 +319,7 @@ func (l *launch) clean(cause error) {
 		if err != nil && errdefs.CodeOf(err) != errdefs.NoSuchContainer {
 			logf("cleaning up after a failed start: %v", err)
 		}
-		l.s.removeCgroups()
-		l.fail(cause)
+		l.s.removeCgroups(cgroupTries, func() { l.fail(cause) })
 	})
 	if err != nil {
 		l.fail(errors.Join(cause, err))
