@@ -144,7 +144,9 @@ func runPrograms(t *testing.T, dir string, runtime bundle.Runtime, programs []st
 	return failed
 }
 
-func wrapperOf(dir string, runtime bundle.Runtime) string { return filepath.Join(dir, "run-"+runtime.Name) }
+func wrapperOf(dir string, runtime bundle.Runtime) string {
+	return filepath.Join(dir, "run-"+runtime.Name)
+}
 
 var notOK = regexp.MustCompile(`(?m)^\s*not ok .*`)
 
