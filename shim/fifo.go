@@ -50,25 +50,48 @@ func (l *launch) awaitFifos(done func(error)) {
 	}
 }
 
-// holdFifo reports whether somebody has the fifo open for reading. If so it is
-// held open for writing until openFifos has it: a reader that saw a writer come
-// and go would take that for the end of the output.
+// holdFifo reports whether somebody has the fifo open for reading. From the
+// first call on its writing end is held, until openFifos has it: whoever opens
+// it to read does not wait for a writer (only then is there an IN_OPEN), nor
+// sees one come and go, which would be the end of the output.
 func (l *launch) holdFifo(path string) (read bool, err error) {
-	if _, held := l.held[path]; held {
-		return true, nil
+	fd, held := l.held[path]
+	if !held {
+		if fd, err = openWriting(path); err != nil {
+			return false, err
+		}
+		if l.held == nil {
+			l.held = map[string]int{}
+		}
+		l.held[path] = fd
 	}
-	fd, err := openFifo(path, unix.O_WRONLY)
-	if errors.Is(err, unix.ENXIO) {
-		return false, nil
-	}
+	return hasReader(fd)
+}
+
+// openWriting opens a fifo's writing end alone, whether or not anybody reads:
+// that takes a reader (ENXIO, fifo(7)), which for a moment is us.
+func openWriting(path string) (int, error) {
+	both, err := openFifo(path, unix.O_RDWR)
 	if err != nil {
-		return false, err
+		return -1, err
 	}
-	if l.held == nil {
-		l.held = map[string]int{}
+	defer unix.Close(both)
+	return openFifo(fmt.Sprintf("/proc/self/fd/%d", both), unix.O_WRONLY)
+}
+
+// hasReader asks poll(2), which reports an error for a pipe that nobody reads.
+func hasReader(fd int) (bool, error) {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	for {
+		_, err := unix.Poll(poll, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("asking whether a fifo has a reader: %w", err)
+		}
+		return poll[0].Revents&unix.POLLERR == 0, nil
 	}
-	l.held[path] = fd
-	return true, nil
 }
 
 func (l *launch) letFifosGo() {
@@ -115,7 +138,6 @@ func (l *launch) watchFifo(path string, done func(error)) error {
 		l.awaitFifos(done)
 	}
 	look := func() {
-		// Our own opening in holdFifo fails without an event while nobody reads.
 		read, err := l.holdFifo(path)
 		if read || err != nil {
 			finish(err)

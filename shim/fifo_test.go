@@ -35,19 +35,35 @@ func TestPlainReadersOfFifosSeeOneStream(t *testing.T) {
 		read[i] <- string(data)
 	}
 	b.request(proto.Init, proto.Request{Stdout: paths[0], Stderr: paths[1]})
+	held := watchHolder(t, paths[1])
 	started := make(chan error, 1)
+	go reader(0)
 	go func() {
 		_, err := b.client.Start(b.ctx, proto.Init)
 		started <- err
 	}()
-	for i := range paths {
-		go reader(i)
-	}
+	held() // so this reader comes when the shim already waits
+	go reader(1)
 	must(t, <-started)
 	b.exit(proto.Init)
 	for i, want := range []string{"out\n", "err\n"} {
 		if got := <-read[i]; got != want {
 			t.Errorf("%s: %q, expected %q", paths[i], got, want)
 		}
+	}
+}
+
+// watchHolder returns a function that waits until the shim has the fifo open.
+func watchHolder(t *testing.T, path string) (held func()) {
+	t.Helper()
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	must(t, err)
+	_, err = unix.InotifyAddWatch(watch, path, unix.IN_CLOSE) // it closes one of two descriptors
+	must(t, err)
+	return func() {
+		defer unix.Close(watch)
+		var event [4096]byte
+		_, err := unix.Read(watch, event[:])
+		must(t, err)
 	}
 }
