@@ -97,9 +97,6 @@ func TestNewUserNamespaceWithAJoinedNetwork(t *testing.T) {
 }
 
 func TestTimeNamespaceHasItsOffsets(t *testing.T) {
-	if !kernelAtLeast(6, 1) {
-		t.Skip("needs Linux 6.1")
-	}
 	for _, user := range []bool{false, true} {
 		t.Run(fmt.Sprintf("user namespace %v", user), func(t *testing.T) {
 			s := newSandbox(t)

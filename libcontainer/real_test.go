@@ -395,10 +395,15 @@ tree is read-only
 	}
 }
 
-// cutDigits drops the numbers of peer groups.
+// cutDigits drops the numbers of peer groups, and that the host's are masters.
 func cutDigits(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
+		line, _, slave := strings.Cut(line, "master:")
+		if slave {
+			line += "-"
+		}
+		lines[i] = line
 		if at := strings.Index(line, "shared:"); at >= 0 {
 			lines[i] = line[:at+len("shared:")]
 		}
