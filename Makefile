@@ -14,6 +14,9 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # container's file system never supplies a library to it.
 STAMP := -s -w -X main.version=$(VERSION) -X main.commit=$(REVISION) -X main.revision=$(REVISION)
 TAGS := netgo osusergo
+# The shim is built with Go's older collector, whose small spans cost an idle
+# process 60 KiB less; empty where the toolchain no longer has it.
+LEAN_GC = $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT 2>/dev/null)
 OCIRUN_TAGS := $(TAGS) seccomp
 
 TOOL := go run ./integration/cmd
@@ -28,7 +31,7 @@ build: ## the four binaries, into bin/
 	@mkdir -p bin
 	CGO_ENABLED=1 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/engined ./cmd/engined
 	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/supervisor ./cmd/supervisor
-	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/shim ./cmd/shim
+	CGO_ENABLED=0 GOEXPERIMENT=$(LEAN_GC) go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/shim ./cmd/shim
 	CGO_ENABLED=1 go build -trimpath -tags '$(OCIRUN_TAGS)' -ldflags '$(STAMP) -linkmode external -extldflags -static' -o bin/ocirun ./cmd/ocirun
 
 run: packages build ## start the stack under ./.run and run a first container

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/engined/engined/engined/registry"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -55,6 +56,12 @@ type Config struct {
 	LogDriver      string
 	LogOptions     map[string]string
 
+	InsecureRegistries  []string // HOST[:PORT] or CIDR
+	RegistryMirrors     []string // URLs, for Docker Hub
+	MaxDownloads        int      // at the same time
+	MaxUploads          int      // at the same time
+	MaxDownloadAttempts int
+
 	Bridge    string // name of the link, "none": no bridge network
 	BridgeIP  string // its address and prefix
 	IPForward bool
@@ -70,11 +77,12 @@ func defaults() Config {
 		LogLevel:        "info",
 		LogDriver:       "json-file",
 		ShutdownTimeout: 15,
-		TLSCACert:       "/etc/engined/ca.pem",
-		TLSCert:         "/etc/engined/cert.pem",
-		TLSKey:          "/etc/engined/key.pem",
-		IPForward:       true,
-		IPTables:        true,
+		MaxDownloads:    registry.DefaultDownloads, MaxUploads: registry.DefaultUploads, MaxDownloadAttempts: registry.DefaultAttempts,
+		TLSCACert: "/etc/engined/ca.pem",
+		TLSCert:   "/etc/engined/cert.pem",
+		TLSKey:    "/etc/engined/key.pem",
+		IPForward: true,
+		IPTables:  true,
 	}
 }
 
@@ -114,6 +122,11 @@ func (c *Config) settings() []setting {
 		{"storage-opts", "storage-opt", "", list{&c.StorageOptions}, false, "`option` of the storage driver (repeatable)"},
 		{"log-driver", "log-driver", "", text{&c.LogDriver}, false, "log `driver` of new containers"},
 		{"log-opts", "log-opt", "", pairs{&c.LogOptions}, false, "`KEY=VALUE` for the log driver (repeatable)"},
+		{"insecure-registries", "insecure-registry", "", list{&c.InsecureRegistries}, false, "`HOST[:PORT]` or network to talk to without verified TLS (repeatable)"},
+		{"registry-mirrors", "registry-mirror", "", list{&c.RegistryMirrors}, false, "`URL` to ask before Docker Hub (repeatable)"},
+		{"max-concurrent-downloads", "max-concurrent-downloads", "", number{&c.MaxDownloads}, false, "`number` of layers downloaded at the same time"},
+		{"max-concurrent-uploads", "max-concurrent-uploads", "", number{&c.MaxUploads}, false, "`number` of layers uploaded at the same time"},
+		{"max-download-attempts", "max-download-attempts", "", number{&c.MaxDownloadAttempts}, false, "`number` of attempts before a download fails"},
 		{"bridge", "bridge", "b", text{&c.Bridge}, false, "`name` of the bridge's link; none: no bridge network"},
 		{"bip", "bip", "", text{&c.BridgeIP}, false, "the bridge's address and prefix, as `CIDR`"},
 		{"ip-forward", "ip-forward", "", truth{&c.IPForward}, false, "enable net.ipv4.ip_forward"},
@@ -260,6 +273,14 @@ func (c *Config) checkRest() error {
 	}
 	if _, err := c.subnet(); err != nil {
 		return err
+	}
+	if err := registry.Check(c.InsecureRegistries, c.RegistryMirrors); err != nil {
+		return err
+	}
+	for key, value := range map[string]int{"max-concurrent-downloads": c.MaxDownloads, "max-concurrent-uploads": c.MaxUploads, "max-download-attempts": c.MaxDownloadAttempts} {
+		if value < 1 {
+			return errdefs.InvalidArgument.Errorf("%s: expected at least 1, got %d", key, value)
+		}
 	}
 	if c.ShutdownTimeout < 0 {
 		return errdefs.InvalidArgument.Errorf("shutdown-timeout: expected seconds, got %d", c.ShutdownTimeout)

@@ -23,6 +23,7 @@ import (
 	"github.com/engined/engined/engined/image"
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/engined/network"
+	"github.com/engined/engined/engined/registry"
 	"github.com/engined/engined/engined/store"
 	"github.com/engined/engined/engined/system"
 	"github.com/engined/engined/engined/task"
@@ -54,6 +55,7 @@ type engine struct {
 	keeper     *keeper // nil: somebody else's supervisor
 	tasks      *task.Client
 	layers     *layer.Store
+	registry   *registry.Client
 	images     *image.Store
 	networks   *network.Service
 	containers *container.Service
@@ -96,6 +98,7 @@ func (e *engine) open(ctx context.Context) error {
 		{"store", e.openStore},
 		{"supervisor", e.openSupervisor},
 		{"layers", e.openLayers},
+		{"registry", e.openRegistry},
 		{"images", e.openImages},
 		{"networks", e.openNetworks},
 		{"containers", e.openContainers},
@@ -270,8 +273,23 @@ func (e *engine) openLayers(ctx context.Context) (err error) {
 	return err
 }
 
+func (e *engine) openRegistry(context.Context) (err error) {
+	e.registry, err = registry.Open(registry.Options{
+		Dir: filepath.Join(e.config.DataRoot, "tmp"), Insecure: e.config.InsecureRegistries, Mirrors: e.config.RegistryMirrors,
+		CertDirs:  []string{"/etc/engined/certs.d", "/etc/docker/certs.d"},
+		Downloads: e.config.MaxDownloads, Uploads: e.config.MaxUploads, Attempts: e.config.MaxDownloadAttempts,
+		Agent: fmt.Sprintf("engined/%s go/%s os/%s arch/%s", e.version, runtime.Version(), runtime.GOOS, runtime.GOARCH), Logger: e.log,
+	})
+	if err == nil {
+		e.onStop("registry", func(context.Context) error { return e.registry.Close() })
+	}
+	return err
+}
+
 func (e *engine) openImages(ctx context.Context) (err error) {
-	e.images, err = image.Open(ctx, e.db, e.layers, e.events, e.config.DataRoot)
+	if e.images, err = image.Open(ctx, e.db, e.layers, e.events, e.config.DataRoot); err == nil {
+		e.images.Remote = e.registry
+	}
 	return err
 }
 
@@ -336,7 +354,7 @@ func (e *engine) openSystem(context.Context) (err error) {
 // run lets the requests through until the daemon is to stop.
 func (e *engine) run(ctx context.Context, signals *signals) error {
 	server := &api.Server{
-		Containers: e.containers, Images: e.images, Networks: e.networks, Events: e.events, System: e.system,
+		Containers: e.containers, Images: e.images, Networks: e.networks, Registries: e.registry, Events: e.events, System: e.system,
 		Agent: fmt.Sprintf("Engined/%s (%s)", e.version, runtime.GOOS), Log: e.log, Closing: e.closing,
 	}
 	e.gate.Open(server.Handler())
@@ -348,8 +366,10 @@ func (e *engine) run(ctx context.Context, signals *signals) error {
 		select {
 		case <-ctx.Done():
 			e.log.Info("stopping; containers go on")
-			_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
-			return err
+			if _, err := daemon.SdNotify(false, daemon.SdNotifyStopping); err != nil {
+				e.log.Warn("telling systemd that we are stopping", "error", err)
+			}
+			return nil
 		case err := <-e.failed:
 			return err
 		case <-signals.reload:

@@ -17,6 +17,22 @@ import (
 // lostStatus is the exit status of a process whose shim died: as if killed.
 const lostStatus = 128 + int(unix.SIGKILL)
 
+// doomedFile is there once a container is to go whatever its shim still does:
+// the shim of a creation that was cut off may start the process after all, and
+// a later supervisor would take the container for one that was asked for.
+const doomedFile = "doomed"
+
+// Doom records that the container is to go.
+func (c *Container) Doom() error {
+	return os.WriteFile(filepath.Join(c.dir, doomedFile), nil, 0o600)
+}
+
+// Doomed reports whether the container is to go.
+func (c *Container) Doomed() bool {
+	_, err := os.Lstat(filepath.Join(c.dir, doomedFile))
+	return err == nil
+}
+
 // Dismiss has the shim delete the container and end. With a dead shim the
 // runtime is called directly. The container's directory stays, see Remove.
 func (c *Container) Dismiss(ctx context.Context) error {
@@ -138,9 +154,35 @@ func (c *Container) Bury(ctx context.Context) error {
 	return razed
 }
 
+// removeHalfMade removes what a runtime that was killed before it wrote its
+// state left of it, which no delete of its own finds: runc's directory, where a
+// copy of runc itself may be mounted.
+func (c *Container) removeHalfMade() {
+	if c.record.Runtime == "" || c.record.ID == "" {
+		return // a directory of which nothing was read; its name could be a runtime's
+	}
+	dir := filepath.Join(c.host.runtimeRoot(c.record.Runtime), c.record.ID)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name == "state.json" || name == "status" { // runc's and ocirun's; crun's
+			return
+		}
+	}
+	for _, entry := range entries {
+		unix.Unmount(filepath.Join(dir, entry.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		c.host.Logger.Warn("removing what a killed runtime left", "container", c.record.ID, "error", err)
+	}
+}
+
 // Remove makes the container's directory disappear at once, then removes what
 // was in it.
 func (c *Container) Remove() error {
+	c.removeHalfMade()
 	trash := filepath.Join(c.host.StateDir, fmt.Sprintf("%s%s-%d", trashPrefix, c.record.ID, time.Now().UnixNano()))
 	if err := os.Rename(c.dir, trash); err != nil {
 		if os.IsNotExist(err) {

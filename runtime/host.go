@@ -87,5 +87,10 @@ func (h *Host) dir(id string) string { return filepath.Join(h.StateDir, id) }
 // rootArgs are the global flags that keep a runtime's state below h.Root. Each
 // runtime has a directory of its own: they do not read each other's files.
 func (h *Host) rootArgs(runtime string) []string {
-	return []string{"--root", filepath.Join(h.Root, filepath.Base(runtime))}
+	return []string{"--root", h.runtimeRoot(runtime)}
+}
+
+// runtimeRoot is where a runtime keeps its own state.
+func (h *Host) runtimeRoot(runtime string) string {
+	return filepath.Join(h.Root, filepath.Base(runtime))
 }

@@ -49,7 +49,7 @@ func (c *Container) output(ctx context.Context, limit time.Duration, stdin []byt
 	flags = append(flags, "--log", "/proc/self/fd/3", "--log-format", "json")
 	cmd := exec.CommandContext(ctx, c.record.Runtime, append(flags, args...)...)
 	cmd.Dir = c.dir
-	cmd.Env = shimEnvironment()
+	cmd.Env = environment()
 	if stdin != nil {
 		cmd.Stdin = bytes.NewReader(stdin)
 	}

@@ -130,11 +130,13 @@ func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
 	}
 	defer log.Close()
 	pidfd := -1
+	// GOMAXPROCS is for the shim's own Go runtime, which reads it before any code
+	// of ours; the shim takes it out of what it passes on.
 	cmd := &exec.Cmd{
 		Path:        c.host.Shim,
 		Args:        []string{c.host.Shim, c.record.ID, c.record.Bundle, c.record.Runtime},
 		Dir:         c.dir,
-		Env:         shimEnvironment(),
+		Env:         append(environment(), "GOMAXPROCS=1"),
 		Stderr:      log,
 		ExtraFiles:  []*os.File{listener}, // becomes shim.SocketFD
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
@@ -152,9 +154,9 @@ func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
 	return watchShim(pid, pidfd, true)
 }
 
-// shimEnvironment is ours without what systemd meant for us alone: a runtime
-// would hand NOTIFY_SOCKET on to the container.
-func shimEnvironment() []string {
+// environment is ours without what systemd meant for us alone: a runtime would
+// hand NOTIFY_SOCKET on to the container.
+func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
 		return name == "NOTIFY_SOCKET" || name == "WATCHDOG_PID" || name == "WATCHDOG_USEC" || strings.HasPrefix(name, "LISTEN_")

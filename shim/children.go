@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,44 +21,6 @@ type child struct {
 
 // lostStatus stands for the status of a child that somebody else waited for.
 const lostStatus = unix.WaitStatus(255 << 8)
-
-// watchSignals makes SIGCHLD an event, USR1 a stack dump, and everything that
-// would end the shim nothing: it ends with its container. The handlers are
-// caught, not ignored: exec would hand an ignored one down to the container.
-func (s *Shim) watchSignals() error {
-	eventfd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("making an eventfd: %w", err)
-	}
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, unix.SIGCHLD, unix.SIGUSR1, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
-	go translate(signals, eventfd) // lives as long as the process
-	_, err = s.add(eventfd, unix.EPOLLIN, func(uint32) {
-		var count [8]byte
-		unix.Read(eventfd, count[:])
-		for _, c := range s.children {
-			if c.absent {
-				s.reap(c)
-			}
-		}
-		s.reapStrays()
-	})
-	return err
-}
-
-func translate(signals <-chan os.Signal, eventfd int) {
-	one := [8]byte{1}
-	for sig := range signals {
-		switch sig {
-		case unix.SIGCHLD:
-			unix.Write(eventfd, one[:])
-		case unix.SIGUSR1:
-			stacks := make([]byte, 256<<10)
-			stacks = stacks[:runtime.Stack(stacks, true)]
-			logf("=== BEGIN goroutine stack dump ===\n%s\n=== END goroutine stack dump ===", stacks)
-		}
-	}
-}
 
 // spawn starts a program and calls exited with its status, from the loop.
 func (s *Shim) spawn(argv []string, files [3]int, exited func(unix.WaitStatus)) (*child, error) {

@@ -1,11 +1,14 @@
 package shim
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,21 +34,35 @@ func (s *Shim) killStrays() {
 	}
 }
 
-// removeCgroups removes the container's cgroups if they are there and empty: a
-// runtime that was killed before it wrote its state does not find them again.
-func (s *Shim) removeCgroups() {
+// A killed process is in its cgroup until it is dead, which nothing tells of a
+// process that is not our child: its cgroups are tried again for a while.
+const (
+	cgroupPause = 10 * time.Millisecond
+	cgroupTries = 200
+)
+
+// removeCgroups removes the container's cgroups if they are there and become
+// empty: a runtime that was killed before it wrote its state does not find them
+// again. Then it calls done.
+func (s *Shim) removeCgroups(tries int, done func()) {
 	path := s.specCgroup()
 	if path == "" || path == "/" {
+		done()
 		return
 	}
-	mounts, err := cgroupMounts()
+	mounts, err := s.cgroupMounts()
 	if err != nil {
 		logf("%v", err)
+	}
+	busy := false
+	for _, m := range mounts {
+		busy = errors.Is(unix.Rmdir(filepath.Join(m.point, path)), unix.EBUSY) || busy
+	}
+	if !busy || tries == 0 {
+		done()
 		return
 	}
-	for _, m := range mounts {
-		unix.Rmdir(filepath.Join(m.point, path))
-	}
+	s.after(cgroupPause, func() { s.removeCgroups(tries-1, done) })
 }
 
 // cgroupMount is one mounted cgroup hierarchy.
@@ -55,15 +72,19 @@ type cgroupMount struct {
 	options     string // v1: its controllers, among others
 }
 
-func cgroupMounts() ([]cgroupMount, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+func (s *Shim) cgroupMounts() ([]cgroupMount, error) {
+	data, err := s.memory.read("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("looking for cgroups: %w", err)
 	}
 	var mounts []cgroupMount
-	for line := range strings.Lines(string(data)) {
-		before, after, _ := strings.Cut(line, " - ")
-		left, right := strings.Fields(before), strings.Fields(after)
+	for line := range bytes.Lines(data) {
+		_, after, _ := bytes.Cut(line, []byte(" - "))
+		if !bytes.HasPrefix(after, []byte("cgroup")) {
+			continue
+		}
+		before, options, _ := strings.Cut(string(line), " - ")
+		left, right := strings.Fields(before), strings.Fields(options)
 		if len(left) < 5 || len(right) < 3 || right[0] != "cgroup" && right[0] != "cgroup2" {
 			continue
 		}

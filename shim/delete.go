@@ -17,14 +17,15 @@ const partingTime = 15 * time.Second
 type parting struct {
 	deleted bool
 	limit   *timer
-	answer  func(error)
 }
 
 // delete removes the container by force, answers and ends the loop. A start
-// under way is killed first: it may be why we are asked.
+// under way is killed first: it may be why we are asked. Who asks while it is
+// being done, as a supervisor that took over from one that was killed, waits for
+// the same end.
 func (s *Shim) delete(answer func(error)) {
+	s.askers = append(s.askers, answer)
 	if s.deleting {
-		answer(errdefs.Conflict.Coded(errdefs.Busy, "delete", "container %s is being deleted", s.ID))
 		return
 	}
 	s.deleting = true
@@ -42,16 +43,23 @@ func (s *Shim) delete(answer func(error)) {
 		verb: "delete", args: []string{"--force", s.ID}, log: proto.RuntimeLog, files: [3]int{-1, -1, -1},
 	}, func(err error) {
 		if err != nil && errdefs.CodeOf(err) != errdefs.NoSuchContainer {
-			s.deleting = false
-			answer(err)
+			s.undeleted(err)
 			return
 		}
-		s.parting = parting{deleted: true, answer: answer}
+		s.parting.deleted = true
 		s.parting.limit = s.after(partingTime, s.leave)
 		s.sunk()
 	})
 	if err != nil {
-		s.deleting = false
+		s.undeleted(err)
+	}
+}
+
+// undeleted tells all who wait that the deletion failed; it may be tried again.
+func (s *Shim) undeleted(err error) {
+	askers := s.askers
+	s.deleting, s.askers = false, nil
+	for _, answer := range askers {
 		answer(err)
 	}
 }
@@ -71,7 +79,9 @@ func (s *Shim) sunk() {
 
 func (s *Shim) leave() {
 	if !s.ended {
-		s.parting.answer(nil)
 		s.ended = true
+		for _, answer := range s.askers {
+			answer(nil)
+		}
 	}
 }

@@ -6,13 +6,26 @@
 //
 // [Shim.Run] is one goroutine around epoll_wait(2); it owns all state, so there
 // is no lock. Nothing in it blocks but the disk: descriptors are non-blocking,
-// the runtime and gzip are child processes awaited by pidfd. A second goroutine
-// turns signals into a write to an eventfd. No other is ever started: a hundred
-// shims live beside a hundred idle containers, and each goroutine that blocks
-// in a system call is a thread.
+// the runtime and gzip are child processes awaited by pidfd. Signals become a
+// write to an eventfd, by a handler in assembly. No other goroutine is started:
+// a hundred shims live beside a hundred idle containers.
 //
-// Buffers for reading and for encoding log lines are mapped memory, given back
-// to the kernel after a second without events.
+// # Size
+//
+// What idle shims have each, step by step (KiB of PSS when there are 30 and when
+// there are 100, threads):
+//
+//	os/signal, a P for each of two processors     ~1000          7-8
+//	signals by a handler of our own, signals.go    ~990            5
+//	GOMAXPROCS=1 in the environment                 836    763     4
+//	kernel files read without package os              -    750     4
+//	built with GOEXPERIMENT=nogreenteagc              -    687     4
+//
+// A Go program that only waits has 475 to 510. The threads left are the loop, sysmon
+// and the two that the runtime parks. Lost with os/signal: USR1's stack dump
+// comes from the loop, so not while the disk holds it up. A collection costs an
+// idle shim 200 KiB and is made only where it pays. Buffers for reading and for
+// encoding log lines are mapped memory, given back after a second without events.
 //
 // # Children
 //

@@ -32,7 +32,7 @@ func (p *process) fifos() map[logfile.Stream]string {
 func (l *launch) awaitFifos(done func(error)) {
 	var absent []string
 	for _, path := range l.fifos() {
-		read, err := isRead(path)
+		read, err := l.holdFifo(path)
 		if err != nil {
 			done(err)
 			return
@@ -50,8 +50,13 @@ func (l *launch) awaitFifos(done func(error)) {
 	}
 }
 
-// isRead reports whether somebody has the fifo open for reading.
-func isRead(path string) (bool, error) {
+// holdFifo reports whether somebody has the fifo open for reading. If so it is
+// held open for writing until openFifos has it: a reader that saw a writer come
+// and go would take that for the end of the output.
+func (l *launch) holdFifo(path string) (read bool, err error) {
+	if _, held := l.held[path]; held {
+		return true, nil
+	}
 	fd, err := openFifo(path, unix.O_WRONLY)
 	if errors.Is(err, unix.ENXIO) {
 		return false, nil
@@ -59,8 +64,18 @@ func isRead(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	unix.Close(fd)
+	if l.held == nil {
+		l.held = map[string]int{}
+	}
+	l.held[path] = fd
 	return true, nil
+}
+
+func (l *launch) letFifosGo() {
+	for _, fd := range l.held {
+		unix.Close(fd)
+	}
+	l.held = nil
 }
 
 func openFifo(path string, mode int) (int, error) {
@@ -100,8 +115,8 @@ func (l *launch) watchFifo(path string, done func(error)) error {
 		l.awaitFifos(done)
 	}
 	look := func() {
-		// Our own opening in isRead fails without an event while nobody reads.
-		read, err := isRead(path)
+		// Our own opening in holdFifo fails without an event while nobody reads.
+		read, err := l.holdFifo(path)
 		if read || err != nil {
 			finish(err)
 		}
@@ -126,6 +141,7 @@ func (l *launch) watchFifo(path string, done func(error)) error {
 // openFifos makes the process's fifos its sinks. Both ends are held, as
 // containerd 0.2 did: a client may go and come back.
 func (l *launch) openFifos() error {
+	defer l.letFifosGo()
 	for stream, path := range l.fifos() {
 		k := &sink{stdout: stream == logfile.Stdout, stderr: stream == logfile.Stderr}
 		if err := l.addFifo(k, path); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 	flags := strings.Fields(os.Getenv("SHIM_TEST_BUILD_FLAGS")) // -race
 	build := exec.Command("go", append(append([]string{"build", "-o", shimPath}, flags...), "github.com/engined/engined/cmd/shim")...)
 	if len(flags) == 0 {
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT="+leanCollector())
 	}
 	if output, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the shim: %v\n%s", err, output)
@@ -49,6 +50,18 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// leanCollector is the GOEXPERIMENT with which the Makefile builds the shim, or
+// nothing where the toolchain no longer has it.
+func leanCollector() string {
+	ask := exec.Command("go", "env", "GOEXPERIMENT")
+	ask.Env = append(os.Environ(), "GOEXPERIMENT=nogreenteagc")
+	answer, err := ask.Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(answer))
 }
 
 // box is one container and its shim.
@@ -140,6 +153,7 @@ func (b *box) launch() {
 	defer log.Close()
 	b.command = exec.Command(shimPath, b.id, b.bundle, runtimePath)
 	b.command.Dir = b.dir
+	b.command.Env = append(os.Environ(), "GOMAXPROCS=1")
 	b.command.Stderr = log
 	b.command.ExtraFiles = []*os.File{listener}
 	b.command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -277,17 +291,28 @@ func (u *unframe) Read(p []byte) (int, error) {
 func (b *box) child() (pid int) {
 	b.t.Helper()
 	for b.ctx.Err() == nil {
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", b.command.Process.Pid))
-		must(b.t, err)
-		for _, task := range tasks {
-			data, _ := os.ReadFile(task)
-			if _, err := fmt.Sscan(string(data), &pid); err == nil {
-				return pid
-			}
+		if pids := b.children(); len(pids) > 0 {
+			return pids[0]
 		}
 	}
 	b.t.Fatal("the shim has no child")
 	return 0
+}
+
+// children returns the shim's children, dead ones too.
+func (b *box) children() (pids []int) {
+	b.t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", b.command.Process.Pid))
+	must(b.t, err)
+	for _, task := range tasks {
+		data, _ := os.ReadFile(task) // a thread may have ended
+		for field := range strings.FieldsSeq(string(data)) {
+			pid, err := strconv.Atoi(field)
+			must(b.t, err)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 func must(t testing.TB, err error) {

@@ -11,21 +11,27 @@ import (
 	proto "github.com/engined/engined/proto/shim"
 )
 
-// The goal for a hundred idle containers is 0.7 MiB and five threads a shim.
-// Measured are 0.9 to 1.0 MiB and seven; three of the threads are os/signal's
-// (its receiver, its mask keeper and the template thread that one starts).
+// Shared pages are counted by share (PSS): a hundred shims, where the goal is
+// 0.7 MiB and five threads each, have less of them than the thirty that are
+// started unless SHIM_TEST_FULL is set.
 const (
-	allowedPSS     = 1100 // KiB
-	allowedThreads = 7
+	allowedThreads = 5
+	allowedPSS     = 800 // KiB, of thirty
+	allowedPSSFull = 717 // KiB, of a hundred
 )
 
-// TestIdleShimsAreSmall keeps what was reached. Shared pages are counted by
-// share (PSS), so there must be many shims for the figure to mean anything.
+// TestIdleShimsAreSmall keeps what was reached; see the package comment.
 func TestIdleShimsAreSmall(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many containers")
 	}
-	const shims = 30
+	shims, allowedPSS := 30, allowedPSS
+	if os.Getenv("SHIM_TEST_FULL") != "" {
+		shims, allowedPSS = 100, allowedPSSFull
+	}
+	if os.Getenv("SHIM_TEST_BUILD_FLAGS") != "" {
+		t.Skip("another shim than the one that is shipped")
+	}
 	var all []*box
 	for range shims {
 		b := newBox(t, []string{"/bin/sleep", "1000"}, nil)

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,30 @@ func mapMemory() (*memory, error) {
 		return nil, fmt.Errorf("madvise: %w", err)
 	}
 	return &memory{all, all[:inputSize:inputSize], all[inputSize:]}, nil
+}
+
+// read returns a file of the kernel's, valid until the loop reads anything else.
+// os.ReadFile would grow its buffer through a dozen size classes, each of which
+// costs an idle shim a page or two for ever.
+func (m *memory) read(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	for done := 0; done < len(m.input); {
+		n, err := unix.Read(fd, m.input[done:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("reading %s: %w", path, err)
+		case n == 0:
+			return m.input[:done], nil
+		}
+		done += n
+	}
+	return nil, fmt.Errorf("%s has more than %d bytes", path, len(m.input))
 }
 
 func (m *memory) release() {

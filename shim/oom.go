@@ -11,11 +11,11 @@ import (
 
 // findCgroup finds the directory of the container's memory cgroup.
 func (s *Shim) findCgroup(pid int) {
-	v1, v2 := cgroupsOf(pid)
+	v1, v2 := s.cgroupsOf(pid)
 	if v1 == "" || v1 == "/" { // it is dead already: v1 shows zombies in the root
 		v1 = s.specCgroup()
 	}
-	mounts, err := cgroupMounts()
+	mounts, err := s.cgroupMounts()
 	if err != nil {
 		logf("%v", err)
 		return
@@ -32,8 +32,8 @@ func (s *Shim) findCgroup(pid int) {
 }
 
 // cgroupsOf returns the paths of a process's cgroups: v1's memory and v2.
-func cgroupsOf(pid int) (v1, v2 string) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+func (s *Shim) cgroupsOf(pid int) (v1, v2 string) {
+	data, err := s.memory.read("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return "", ""
 	}
@@ -80,7 +80,7 @@ func (s *Shim) oomKills() uint64 {
 		return 0
 	}
 	for _, name := range []string{"memory.oom_control", "memory.events"} {
-		data, err := os.ReadFile(filepath.Join(s.cgroup, name))
+		data, err := s.memory.read(filepath.Join(s.cgroup, name))
 		if err != nil {
 			continue
 		}

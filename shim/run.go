@@ -36,6 +36,7 @@ type Shim struct {
 	sinks     map[*sink]struct{} // clients and fifos, until their queues are sent
 	calls     int                // of the runtime, under way
 	deleting  bool
+	askers    []func(error) // those who wait for the deletion
 	parting   parting
 	consoles  int    // number of the last console socket
 	bulky     bool   // a client's queue was long

@@ -25,9 +25,10 @@ type launch struct {
 	*process
 	undo   errdefs.Undo
 	answer func(proto.Started, error)
-	files  [3]int // the process's ends of its stdio, ours until the runtime has them; -1: none
-	ears   int    // listening console socket, -1 if none
-	socket string // its path, relative to our directory
+	files  [3]int         // the process's ends of its stdio, ours until the runtime has them; -1: none
+	ears   int            // listening console socket, -1 if none
+	socket string         // its path, relative to our directory
+	held   map[string]int // by path: write ends of fifos, see holdFifo
 }
 
 // start starts the process that NAME/request.json describes. Answer is called
@@ -90,6 +91,7 @@ func (s *Shim) register(name string) (*process, error) {
 func (l *launch) prepare() error {
 	l.undo.Add("close stdio and log", func(context.Context) error {
 		l.releaseFiles()
+		l.letFifosGo()
 		l.closeIO()
 		return nil
 	})
@@ -317,8 +319,7 @@ func (l *launch) clean(cause error) {
 		if err != nil && errdefs.CodeOf(err) != errdefs.NoSuchContainer {
 			logf("cleaning up after a failed start: %v", err)
 		}
-		l.s.removeCgroups()
-		l.fail(cause)
+		l.s.removeCgroups(cgroupTries, func() { l.fail(cause) })
 	})
 	if err != nil {
 		l.fail(errors.Join(cause, err))

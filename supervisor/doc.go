@@ -28,6 +28,6 @@
 //   - A container outlives the supervisor; a shim's death ends its container,
 //     with status 137 and a reason.
 //
-// Absent on purpose: HTTP, images, networks; how shims are made (package
+// Absent on purpose: HTTP but for --metrics-address (diagnose.go), images, networks; how shims are made (package
 // runtime); polling of any kind.
 package supervisor

@@ -13,6 +13,8 @@ import (
 // Events streams the journal to one client. The stream's cursor is all that a
 // slow client holds; once the journal has left it behind it gets a snapshot.
 func (s *Supervisor) Events(request *api.EventsRequest, stream grpc.ServerStreamingServer[api.Event]) error {
+	s.metrics.readers.Add(1)
+	defer s.metrics.readers.Add(-1)
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()

@@ -239,14 +239,49 @@ func gone(t *testing.T, pid int) {
 	}
 }
 
+// suspend stops a process and waits until each of its threads has stopped: one
+// that runs on another processor goes on for a moment after the signal is sent.
+func suspend(t *testing.T, pid int) {
+	t.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	late := time.Now().Add(patience)
+	for !suspended(t, pid) {
+		if time.Now().After(late) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+		time.Sleep(time.Millisecond) // nothing tells when a thread stops, but wait4 its parent
+	}
+}
+
+func suspended(t *testing.T, pid int) bool {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("process %d has %d threads: %v", pid, len(tasks), err)
+	}
+	for _, task := range tasks {
+		data, err := os.ReadFile(task)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // a thread that has ended
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, state, _ := strings.Cut(string(data), ") "); !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
+}
+
 func TestStoppedShimDelaysNobodyElse(t *testing.T) {
 	withEachShim(t, func(t *testing.T, s *stack) {
 		stuck := s.run("stuck", "exec sleep 1000")
 		s.run("other", "exec sleep 1000")
 		shim := int(stuck.ShimPid)
-		if err := unix.Kill(shim, unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		suspend(t, shim)
 		defer unix.Kill(shim, unix.SIGCONT)
 		answers := make(chan error, 1)
 		go func() {
@@ -297,9 +332,7 @@ func TestStoppedShimDelaysNobodyElse(t *testing.T) {
 func TestStuckShimIsDeletedByForce(t *testing.T) {
 	withEachShim(t, func(t *testing.T, s *stack) {
 		c := s.run("a", "exec sleep 1000")
-		if err := unix.Kill(int(c.ShimPid), unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		suspend(t, int(c.ShimPid))
 		answer, err := s.client.DeleteContainer(t.Context(), &api.DeleteContainerRequest{Id: "a", Force: true})
 		if err != nil {
 			t.Fatal(err)

@@ -56,9 +56,12 @@ func (s *Supervisor) restoreOne(id string, known map[string]progress) {
 		}
 	case err != nil:
 		logger.Error("a container's directory is unreadable and skipped", "error", err)
-	case processes[0].Started == nil:
+	case processes[0].Started == nil || handle.Doomed():
 		// Its creator has had no answer, and nobody waits for one any more.
 		logger.Warn("a container's creation was cut off and is undone")
+		if err := handle.Doom(); err != nil {
+			logger.Error("recording that the container is to go", "error", err)
+		}
 		s.queues.put(id, exclusive, func() { s.undoCreate(handle) })
 	default:
 		s.readmit(handle, processes, known)

@@ -128,11 +128,13 @@ func (s *Supervisor) shutdown(server *grpc.Server, grace time.Duration) {
 
 // answer is around every call: panics become errors, errors statuses.
 func (s *Supervisor) answer(ctx context.Context, request any, call *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
+	began := time.Now()
 	defer func() {
 		if err != nil {
 			s.logger.Debug("a request failed", "method", call.FullMethod, "error", err)
 			err = api.ToStatus(err)
 		}
+		s.metrics.noteRequest(call.FullMethod, time.Since(began), err)
 	}()
 	defer s.caught(&err)
 	return handle(ctx, request)

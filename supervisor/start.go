@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
@@ -33,6 +34,12 @@ func (s *Supervisor) worker() {
 }
 
 func (s *Supervisor) startOne(recipe runtime.Recipe) (r startResult) {
+	s.metrics.busy.Add(1)
+	began := time.Now()
+	defer func() {
+		s.metrics.busy.Add(-1)
+		s.metrics.noteStart(time.Since(began), r.err)
+	}()
 	defer s.caught(&r.err)
 	r.handle, r.started, r.err = s.host.Create(s.life, recipe)
 	return r
@@ -41,8 +48,10 @@ func (s *Supervisor) startOne(recipe runtime.Recipe) (r startResult) {
 // startWithWorker waits for a worker and its result.
 func (s *Supervisor) startWithWorker(recipe runtime.Recipe) (*runtime.Container, runtime.Started, error) {
 	done := make(chan startResult, 1)
+	s.metrics.waiting.Add(1)
 	select {
 	case s.startTasks <- startTask{recipe, done}:
+		s.metrics.waiting.Add(-1)
 	case <-s.life.Done():
 		return nil, runtime.Started{}, errStopping()
 	}

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -59,6 +60,7 @@ type Supervisor struct {
 	changes    chan change
 	startTasks chan startTask
 	queues     queues
+	metrics    metrics
 
 	life context.Context // work's context: a request that its client gives up goes on
 	stop context.CancelFunc
@@ -223,13 +225,23 @@ func makePrivate(dir string) error {
 	return nil
 }
 
+// lockWait is how long lockDir tries. A child that the last supervisor had forked
+// when it was killed holds the lock until its exec has closed the descriptor.
+const lockWait = 2 * time.Second
+
 // lockDir takes dir for this process. The kernel gives it back at its death.
 func lockDir(dir string) (*os.File, error) {
 	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the state directory: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	late := time.Now().Add(lockWait)
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(late) {
+		time.Sleep(5 * time.Millisecond) // flock knows no time limit
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		lock.Close()
 		return nil, errdefs.FailedPrecondition.Errorf("another supervisor has the state directory %s: %w", dir, err)
 	}

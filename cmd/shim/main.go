@@ -32,6 +32,10 @@ func run(args []string) error {
 
 // tune makes an idle shim small: there are as many as containers.
 func tune() {
-	runtime.GOMAXPROCS(1)  // one loop; each further P brings caches and a collector's worker
+	// One loop: each further P brings caches and a collector's worker. The
+	// supervisor has said so before we began, or else we do; the runtimes that we
+	// start are not to hear of it.
+	os.Unsetenv("GOMAXPROCS")
+	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(50) // a collection at 2 MiB instead of 4: thousands of execs leave less behind
 }

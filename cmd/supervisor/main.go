@@ -45,6 +45,7 @@ type options struct {
 	startTimeout                  time.Duration
 	journalEvents                 int
 	debug, version                bool
+	metrics                       string
 }
 
 func main() {
@@ -80,7 +81,8 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.workers, "workers", 10, "containers that start at the same time")
 	flags.DurationVar(&o.startTimeout, "start-timeout", runtime.DefaultLimits.Start, "how long a process may take to start")
 	flags.IntVar(&o.journalEvents, "journal-events", 0, "events to keep (default 65536)")
-	flags.BoolVar(&o.debug, "debug", false, "log requests that fail and more")
+	flags.StringVar(&o.metrics, "metrics-address", "", "`address` as in --listen for GET /metrics, Prometheus' text (default none)")
+	flags.BoolVar(&o.debug, "debug", false, "log requests that fail and more; serve /debug/pprof/ at --metrics-address")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -110,6 +112,13 @@ func run(o options, logger *slog.Logger) error {
 	s, err := supervisor.Open(config)
 	if err != nil {
 		return err
+	}
+	if o.metrics != "" {
+		listener, err := supervisor.Listen(o.metrics)
+		if err != nil {
+			return errors.Join(fmt.Errorf("--metrics-address: %w", err), s.Close(0))
+		}
+		s.ServeMetrics(listener, o.debug)
 	}
 	var listeners []net.Listener
 	for _, address := range o.listen {

@@ -8,17 +8,22 @@ import (
 
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
+	apiregistry "github.com/moby/moby/api/types/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/container"
 	"github.com/engined/engined/engined/image"
+	"github.com/engined/engined/engined/registry"
 	"github.com/engined/engined/proto/errdefs"
 )
 
 // images is what the API needs of package image.
 type images interface {
 	Import(ctx context.Context, req image.ImportRequest, tar io.Reader) (digest.Digest, error)
+	Pull(ctx context.Context, req image.PullRequest, report image.Report) error
+	Push(ctx context.Context, req image.PushRequest, report image.Report) error
+	Distribution(ctx context.Context, ref string, auth registry.Auth) (apiregistry.DistributionInspect, error)
 	Load(ctx context.Context, stream io.Reader, opts image.LoadOptions, report image.Report) error
 	Save(ctx context.Context, refs []string) (*image.Saving, error)
 	List(ctx context.Context, opts image.ListOptions) ([]apiimage.Summary, error)
@@ -95,23 +100,23 @@ func (s *Server) imageHistory(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, history)
 }
 
-// imageCreate imports (fromSrc=-); pulling (fromImage) needs a registry.
+// imageCreate pulls (fromImage) or imports (fromSrc=-).
 func (s *Server) imageCreate(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	if q.err != nil {
 		return q.err
 	}
+	platform, err := parsePlatform(q.text("platform"), versionOf(r))
+	if err != nil {
+		return err
+	}
 	switch source := q.text("fromSrc"); {
 	case q.text("fromImage") != "":
-		return errdefs.NotImplemented.Errorf("pulling %s: pulling images is not implemented by engined: load or import them", q.text("fromImage"))
+		return s.imagePull(w, r, q, platform)
 	case source == "":
 		return errdefs.InvalidArgument.Errorf("parameter fromSrc: expected - (the request's body)")
 	case source != "-":
 		return errdefs.NotImplemented.Errorf("importing from %s is not implemented by engined: fetch it and import it from the request's body (fromSrc=-)", source)
-	}
-	platform, err := parsePlatform(q.text("platform"), versionOf(r))
-	if err != nil {
-		return err
 	}
 	id, err := s.Images.Import(r.Context(), image.ImportRequest{
 		Repository: q.text("repo"), Tag: q.text("tag"), Message: q.text("message"),
@@ -232,14 +237,6 @@ func (s *Server) imagePrune(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, report)
-}
-
-func (s *Server) imageSearch(http.ResponseWriter, *http.Request) error {
-	return errdefs.NotImplemented.Errorf("searching registries is not implemented by engined")
-}
-
-func (s *Server) imagePush(_ http.ResponseWriter, r *http.Request) error {
-	return errdefs.NotImplemented.Errorf("pushing %s: pushing images is not implemented by engined", r.PathValue("name"))
 }
 
 // progressStream is an answer of one JSON message per line.

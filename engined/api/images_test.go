@@ -24,6 +24,8 @@ type fakeImages struct {
 	imported func(image.ImportRequest, string) (digest.Digest, error)
 	load     func(image.LoadOptions, image.Report) error
 	list     func(image.ListOptions) ([]apiimage.Summary, error)
+	pull     func(image.PullRequest, image.Report) error
+	push     func(image.PushRequest, image.Report) error
 	remove   func(ref string, opts image.RemoveOptions) ([]apiimage.DeleteResponse, error)
 }
 
@@ -37,6 +39,14 @@ func (f *fakeImages) Import(_ context.Context, req image.ImportRequest, body io.
 
 func (f *fakeImages) Load(_ context.Context, _ io.Reader, opts image.LoadOptions, report image.Report) error {
 	return f.load(opts, report)
+}
+
+func (f *fakeImages) Pull(_ context.Context, req image.PullRequest, report image.Report) error {
+	return f.pull(req, report)
+}
+
+func (f *fakeImages) Push(_ context.Context, req image.PushRequest, report image.Report) error {
+	return f.push(req, report)
 }
 
 func (f *fakeImages) List(_ context.Context, opts image.ListOptions) ([]apiimage.Summary, error) {
@@ -63,14 +73,12 @@ func TestImportPassesEverythingOn(t *testing.T) {
 	}
 }
 
-func TestWhatNeedsARegistrySaysSo(t *testing.T) {
+func TestWhatImagesCannotDoSaysSo(t *testing.T) {
 	s := newServer(nil)
 	for line, want := range map[string]string{
-		"POST /images/create?fromImage=busybox&tag=1":       "pulling busybox",
 		"POST /images/create?fromSrc=http://example.com/x":  "importing from http://example.com/x",
-		"POST /images/example.com/a/b/push?tag=1":           "pushing example.com/a/b",
-		"GET /images/search?term=x":                         "searching registries",
 		`GET /images/x/get?platform={"architecture":"arm"}`: "choosing a platform",
+		`POST /images/x/push?platform={"os":"linux"}`:       "choosing a platform",
 	} {
 		if w := call(t, s, line); w.Code != 501 || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %d %s", line, w.Code, w.Body)

@@ -15,6 +15,7 @@ type Server struct {
 	Containers containers
 	Images     images
 	Networks   networks
+	Registries registries
 	Events     eventLog
 	System     daemon
 

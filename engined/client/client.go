@@ -53,6 +53,8 @@ func commands() []command {
 		{"rename", "CONTAINER NEW_NAME", "rename a container", rename},
 		{"rm", "[OPTIONS] CONTAINER [CONTAINER...]", "remove containers", remove},
 		{"images", "[OPTIONS]", "list images", images},
+		{"pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "get an image from a registry", pull},
+		{"push", "[OPTIONS] NAME[:TAG]", "send an image to a registry", push},
 		{"import", "[OPTIONS] FILE|- [REPOSITORY[:TAG]]", "make an image out of a root file system's tar", importImage},
 		{"load", "[OPTIONS]", "load images from a tar", load},
 		{"rmi", "[OPTIONS] IMAGE [IMAGE...]", "remove images", removeImage},

@@ -123,6 +123,7 @@ func progress(stream io.Reader, out io.Writer) error {
 		var message struct {
 			Stream, Status, ID, Error string
 			ErrorDetail               struct{ Message string }
+			ProgressDetail            struct{ Current int64 } // of a bar
 		}
 		err := decoder.Decode(&message)
 		switch {
@@ -136,6 +137,9 @@ func progress(stream io.Reader, out io.Writer) error {
 			return errors.New(message.Error)
 		case message.Stream != "":
 			fmt.Fprint(out, message.Stream)
+		case message.ProgressDetail.Current != 0: // only a terminal could show it
+		case message.Status != "" && message.ID != "":
+			fmt.Fprintf(out, "%s: %s\n", message.ID, message.Status)
 		case message.Status != "":
 			fmt.Fprintln(out, message.Status)
 		}

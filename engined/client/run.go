@@ -59,7 +59,12 @@ func (s *session) create(ctx context.Context, o *runOptions, args []string) (id 
 	}
 	created, err := s.api.ContainerCreate(ctx, request)
 	if err != nil {
-		return "", err
+		if err := s.pullMissing(ctx, args[0], err); err != nil {
+			return "", err
+		}
+		if created, err = s.api.ContainerCreate(ctx, request); err != nil {
+			return "", err
+		}
 	}
 	for _, warning := range created.Warnings {
 		fmt.Fprintf(s.err, "WARNING: %s\n", warning)

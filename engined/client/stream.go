@@ -49,7 +49,7 @@ func (s *streams) copy(ctx context.Context) error {
 		return err
 	case err := <-detached:
 		s.conn.Close()
-		<-output
+		<-output //nolint:errcheck // it ends because the connection was closed
 		return err
 	case <-ctx.Done():
 		s.conn.Close()

@@ -96,7 +96,7 @@ func cloneHost(asked *apicontainer.HostConfig) *apicontainer.HostConfig {
 func (s *Service) fillIn(r *Record) error {
 	h, c := r.HostConfig, r.Config
 	if h.NetworkMode == "" || h.NetworkMode.IsDefault() {
-		h.NetworkMode = apinetwork.NetworkBridge
+		h.NetworkMode = s.Networks.Default()
 	}
 	if c.NetworkDisabled {
 		h.NetworkMode = apinetwork.NetworkNone

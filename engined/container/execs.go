@@ -61,7 +61,7 @@ func (x *execs) of(container string) (list []*command) {
 }
 
 // containerExited ends what ran in a container: its processes died with it.
-func (x *execs) containerExited(container string, exit task.Exit) {
+func (x *execs) containerExited(container string) {
 	for _, e := range x.of(container) {
 		e.end(128 + 9)
 	}

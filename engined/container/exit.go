@@ -28,8 +28,7 @@ func (s *Service) exited(c *container, exit task.Exit) {
 		return
 	}
 	r := c.record.Load()
-	s.execs.containerExited(c.id, exit)
-	c.notifyExit(exit.Status)
+	s.execs.containerExited(c.id)
 	if exit.OOMKilled {
 		s.tell(r, apievents.ActionOOM, nil)
 	}
@@ -38,6 +37,7 @@ func (s *Service) exited(c *container, exit task.Exit) {
 		"execDuration": strconv.Itoa(int(exit.Time.Sub(r.Run.Started) / time.Second)),
 	})
 	s.following.Go(func() { s.follow(c) })
+	c.notifyExit(exit.Status) // last: who waited finds the exit told and the teardown begun
 }
 
 // noteExit records the exit of the present run, or keeps it for a start that

@@ -289,6 +289,8 @@ type fakeNetworks struct {
 	kept      map[string]bool // by Reconcile
 }
 
+func (f *fakeNetworks) Default() apicontainer.NetworkMode { return apinetwork.NetworkBridge }
+
 func (f *fakeNetworks) Check(apicontainer.NetworkMode, map[string]*apinetwork.EndpointSettings) error {
 	return nil
 }

@@ -131,9 +131,9 @@ func (p *parking) endWatch() {
 	if watched == nil || conn == nil {
 		return
 	}
-	conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+	_ = conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
 	<-watched
-	conn.SetReadDeadline(time.Time{})
+	_ = conn.SetReadDeadline(time.Time{})
 }
 
 func closeParked(parked []*parking) {

@@ -46,6 +46,7 @@ type Layers interface {
 
 // Networks is what this package needs of networks.
 type Networks interface {
+	Default() apicontainer.NetworkMode
 	Check(mode apicontainer.NetworkMode, endpoints map[string]*apinetwork.EndpointSettings) error
 	Allocate(ctx context.Context, req network.Request) (network.Sandbox, error)
 	Release(ctx context.Context, containerID string) error

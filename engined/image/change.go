@@ -35,8 +35,8 @@ var instructions = map[string]instruction{
 	"WORKDIR":     changeWorkdir,
 }
 
-// applyChanges returns base after all instructions, one per element.
-func applyChanges(base dockerspec.DockerOCIImageConfig, changes []string) (dockerspec.DockerOCIImageConfig, error) {
+// applyChanges returns what the instructions make, one per element.
+func applyChanges(changes []string) (base dockerspec.DockerOCIImageConfig, err error) {
 	for _, change := range changes {
 		change = strings.TrimSpace(change)
 		if change == "" {

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/distribution/reference"
-	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -35,7 +34,7 @@ func TestChanges(t *testing.T) {
 		`HEALTHCHECK --retries=3 CMD true`:                 `{"Healthcheck":{"Test":["CMD-SHELL","true"],"Retries":3}}`,
 		`HEALTHCHECK --interval=5s --timeout=1s CMD ["a"]`: `{"Healthcheck":{"Test":["CMD","a"],"Interval":5000000000,"Timeout":1000000000}}`,
 	} {
-		got, err := applyChanges(dockerspec.DockerOCIImageConfig{}, strings.Split(changes, "\n"))
+		got, err := applyChanges(strings.Split(changes, "\n"))
 		raw, _ := json.Marshal(got)
 		if err != nil || string(raw) != strings.ReplaceAll(want, "&", `\u0026`) {
 			t.Errorf("%s: %s, %v; want %s", changes, raw, err, want)
@@ -47,7 +46,7 @@ func TestBadChangesAreRefused(t *testing.T) {
 	for _, change := range []string{"FROM x", "RUN x", "CMD", "ENV", "ENV A", "ENV A=1 B", `ENV A="x`, "ENV =x", "LABEL a", "EXPOSE x", "EXPOSE 0", "EXPOSE 70000",
 		"EXPOSE 9-8", "EXPOSE 1/icmp", "EXPOSE nohost:1", "SHELL /bin/sh", "ONBUILD FROM x", "HEALTHCHECK RUN x", "HEALTHCHECK CMD", "HEALTHCHECK --interval=x CMD a",
 		"HEALTHCHECK --interval=1us CMD a", "HEALTHCHECK --x=1 CMD a", "HEALTHCHECK --retries=-1 CMD a", `VOLUME [""]`, `ENV ""`} {
-		if got, err := applyChanges(dockerspec.DockerOCIImageConfig{}, []string{change}); errdefs.KindOf(err) != errdefs.InvalidArgument {
+		if got, err := applyChanges([]string{change}); errdefs.KindOf(err) != errdefs.InvalidArgument {
 			t.Errorf("%s: %+v, %v", change, got, err)
 		}
 	}
@@ -58,7 +57,7 @@ func FuzzChange(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, change string) {
-		got, err := applyChanges(dockerspec.DockerOCIImageConfig{}, []string{change})
+		got, err := applyChanges([]string{change})
 		if err != nil {
 			return
 		}

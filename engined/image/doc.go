@@ -13,7 +13,9 @@
 //	├── chain ──> layers             its uppermost layer, held for "image/<id>"
 //	├── parent                       the image it was built on, here; may be gone
 //	├── image_names(name)            docker.io/library/busybox:latest, ...@sha256:...
-//	└── image_holds(owner, image)    "container/<id>"
+//	├── image_holds(owner, image)    "container/<id>"
+//	└── image_manifests(image)       as they were pulled or pushed
+//	layer_blobs(diff)                what registries call a layer, and where; a hint
 //
 //	<data root>/image/load-*/        a load's spooled archive; gone with the call
 //
@@ -25,8 +27,10 @@
 // Archives come as `docker save` writes them (manifest.json) or as an OCI image
 // layout; ones from before Docker 1.10 (repositories, <id>/VERSION) are refused.
 //
-// Absent on purpose: registries (pull, push, search answer not-implemented in
-// the API), building, and rules about containers: who runs is told by the
+// Registries are package registry's: Pull unpacks what it fetches, Push puts
+// layers together again for it.
+//
+// Absent on purpose: building, and rules about containers: who runs is told by the
 // caller of Remove.
 //
 // Start reading at store.go, then resolve.go; a file per verb.

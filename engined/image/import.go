@@ -36,7 +36,7 @@ func (s *Store) Import(ctx context.Context, req ImportRequest, tar io.Reader) (d
 		}
 		names = []name{n}
 	}
-	settings, err := applyChanges(dockerspec.DockerOCIImageConfig{}, req.Changes)
+	settings, err := applyChanges(req.Changes)
 	if err != nil {
 		return "", err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/engined/engined/engined/events"
 	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/engined/registry"
 	"github.com/engined/engined/engined/store"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -63,6 +64,9 @@ type Store struct {
 	dir    string // for spooled archives
 	log    *slog.Logger
 
+	// Remote is where Pull and Push go. It is set before their first call.
+	Remote *registry.Client
+
 	mu      sync.RWMutex
 	configs map[digest.Digest]*config // read and verified; guarded by mu
 }
@@ -72,6 +76,9 @@ type Store struct {
 func Open(ctx context.Context, db *store.DB, layers *layer.Store, log *events.Log, root string) (*Store, error) {
 	if err := db.Migrate(ctx, "image", schema); err != nil {
 		return nil, fmt.Errorf("preparing the image tables: %w", err)
+	}
+	if err := db.Migrate(ctx, "image-blobs", blobSchema); err != nil {
+		return nil, fmt.Errorf("preparing the tables of blobs: %w", err)
 	}
 	s := &Store{db: db, layers: layers, events: log, dir: filepath.Join(root, "image"), log: slog.Default(), configs: map[digest.Digest]*config{}}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {

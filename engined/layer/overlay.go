@@ -282,7 +282,7 @@ func filesystemOf(path string) string {
 		unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs", unix.F2FS_SUPER_MAGIC: "f2fs",
 		0x2fc12fc1: "zfs",
 	}
-	if name, known := names[int64(stat.Type)]; known {
+	if name, known := names[stat.Type]; known {
 		return name
 	}
 	return fmt.Sprintf("0x%x", stat.Type)

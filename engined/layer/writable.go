@@ -39,7 +39,7 @@ func (s *Store) Create(ctx context.Context, id string, parent digest.Digest, opt
 		return err
 	}
 	defer unlock()
-	present, lowers, err := s.writable(ctx, id)
+	present, _, err := s.writable(ctx, id)
 	if err == nil {
 		if present != parent {
 			return errdefs.AlreadyExists.Errorf("writable layer %s exists on %s", id, present)
@@ -49,7 +49,8 @@ func (s *Store) Create(ctx context.Context, id string, parent digest.Digest, opt
 	if errdefs.KindOf(err) != errdefs.NotFound {
 		return err
 	}
-	if lowers, err = s.lowersOf(ctx, parent); err != nil {
+	lowers, err := s.lowersOf(ctx, parent)
+	if err != nil {
 		return fmt.Errorf("creating writable layer %s: %w", id, err)
 	}
 	return s.create(ctx, id, parent, lowers)

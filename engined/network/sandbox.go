@@ -16,22 +16,23 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// Check says at a container's creation whether its network mode and endpoint
-// settings can be served. Mode container:X is its caller's business.
+// Default is the network of a container that asks for none in particular.
+func (s *Service) Default() apicontainer.NetworkMode {
+	if s.bridged() {
+		return apinetwork.NetworkBridge
+	}
+	return apinetwork.NetworkNone
+}
+
+// Check says at a container's creation whether its endpoint settings can be
+// served. Mode container:X is its caller's business. A network that does not
+// exist is left to Allocate: docker takes a 404 at create for a missing image.
 func (s *Service) Check(mode apicontainer.NetworkMode, endpoints map[string]*apinetwork.EndpointSettings) error {
 	if mode.IsContainer() {
 		return nil
 	}
-	network, err := s.find(modeName(mode))
-	if err != nil {
-		return err
-	}
 	for name, settings := range endpoints {
-		asked, err := s.find(modeName(apicontainer.NetworkMode(name)))
-		if err != nil {
-			return err
-		}
-		if asked.id != network.id {
+		if s.name(apicontainer.NetworkMode(name)) != s.name(mode) {
 			return errdefs.NotImplemented.Errorf("NetworkingConfig.EndpointsConfig.%s: a second network for a container is not implemented", name)
 		}
 		if err := checkEndpoint(name, settings); err != nil {
@@ -61,10 +62,13 @@ func checkEndpoint(name string, e *apinetwork.EndpointSettings) error {
 	return nil
 }
 
-// modeName maps a network mode to a network's name.
-func modeName(mode apicontainer.NetworkMode) string {
+// name maps a network mode to a network's name, if there is such a network.
+func (s *Service) name(mode apicontainer.NetworkMode) string {
 	if mode == "" || mode.IsDefault() {
-		return apinetwork.NetworkBridge
+		mode = s.Default()
+	}
+	if network, err := s.find(string(mode)); err == nil {
+		return network.name
 	}
 	return string(mode)
 }
@@ -72,7 +76,7 @@ func modeName(mode apicontainer.NetworkMode) string {
 // Allocate makes a container's sandbox. What it made is undone on failure;
 // afterwards Release gives it back.
 func (s *Service) Allocate(ctx context.Context, req Request) (Sandbox, error) {
-	network, err := s.find(modeName(req.Mode))
+	network, err := s.find(s.name(req.Mode))
 	if err != nil {
 		return Sandbox{}, err
 	}

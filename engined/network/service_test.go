@@ -10,10 +10,13 @@ import (
 	"strings"
 	"testing"
 
+	apicontainer "github.com/moby/moby/api/types/container"
+	apinetwork "github.com/moby/moby/api/types/network"
 	"github.com/vishvananda/netlink"
 
 	"github.com/engined/engined/engined/events"
 	"github.com/engined/engined/engined/store"
+	"github.com/engined/engined/proto/errdefs"
 )
 
 // open starts a Service in a network namespace of the test's own: the bridge,
@@ -273,4 +276,31 @@ func TestManyAllocatesAtOnceGetDifferentAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothingLeft(t, s)
+}
+
+func TestCreateIsToldOfWhatStartWouldRefuse(t *testing.T) {
+	s := &Service{options: Options{Bridge: "x"}, records: []record{{id: "ab12", name: "bridge", driver: "bridge"}, {id: "cd34", name: "none", driver: "null"}}}
+	for name, c := range map[string]struct {
+		mode      apicontainer.NetworkMode
+		endpoints map[string]*apinetwork.EndpointSettings
+		want      errdefs.Kind
+	}{
+		"default":                 {"default", map[string]*apinetwork.EndpointSettings{"bridge": {}}, errdefs.Unknown},
+		"by id":                   {"ab12", map[string]*apinetwork.EndpointSettings{"bridge": nil}, errdefs.Unknown},
+		"unknown is start's":      {"nosuch", map[string]*apinetwork.EndpointSettings{"nosuch": {}}, errdefs.Unknown},
+		"another container's":     {"container:x", nil, errdefs.Unknown},
+		"a second network":        {"bridge", map[string]*apinetwork.EndpointSettings{"none": {}}, errdefs.NotImplemented},
+		"aliases are not ignored": {"bridge", map[string]*apinetwork.EndpointSettings{"bridge": {Aliases: []string{"db"}}}, errdefs.NotImplemented},
+	} {
+		if err := s.Check(c.mode, c.endpoints); errdefs.KindOf(err) != c.want || (err == nil) != (c.want == errdefs.Unknown) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := s.Allocate(context.Background(), Request{Mode: "nosuch"}); errdefs.CodeOf(err) != errdefs.NoSuchNetwork {
+		t.Errorf("start: %v", err)
+	}
+	s.options.Bridge = NoBridge
+	if s.Default() != "none" {
+		t.Errorf("without a bridge the default is %s", s.Default())
+	}
 }

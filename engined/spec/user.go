@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
@@ -47,6 +48,7 @@ func lookUp(name string, additional []string, passwd, group []byte) (specs.User,
 	if err != nil {
 		return specs.User{}, errdefs.InvalidArgument.Errorf("HostConfig.GroupAdd: %w", err)
 	}
+	slices.Sort(more) // it comes out of a map
 	resolved := specs.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}
 	// The primary group is among the supplementary ones: without it a process
 	// could shed a group that a file's mode denies (CVE-2022-36109).

@@ -39,7 +39,11 @@ func Open(ctx context.Context, path string) (*DB, error) {
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), write.Close())
 	}
 	db := &DB{write: write, read: read}
-	if err := db.Update(ctx, createVersions); err != nil {
+	err = db.Update(ctx, createVersions)
+	if err == nil {
+		err = db.keepRoom(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), db.Close())
 	}
 	return db, nil
@@ -64,10 +68,23 @@ func connect(ctx context.Context, path string, connections int, option string) (
 	}
 	pool.SetMaxOpenConns(connections)
 	pool.SetMaxIdleConns(connections)
-	if err := pool.PingContext(ctx); err != nil {
+	if err := fill(ctx, pool, connections); err != nil {
 		return nil, errors.Join(err, pool.Close())
 	}
 	return pool, nil
+}
+
+// fill opens all connections that the pool may have: descriptors that come one
+// by one, under load, look like a leak.
+func fill(ctx context.Context, pool *sql.DB, connections int) error {
+	for range connections {
+		conn, err := pool.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+	}
+	return nil
 }
 
 // Update runs do in a transaction that may write, and commits it if do returns

@@ -66,12 +66,12 @@ func (r *relays) start(near, conn net.Conn, ahead []byte) bool {
 	r.copying.Go(func() {
 		defer close(input)
 		if _, err := near.Write(ahead); err == nil {
-			io.Copy(near, conn) // how it ended is the client's business
+			_, _ = io.Copy(near, conn) // how it ended is the client's business
 		}
 		closeWrite(near)
 	})
 	r.copying.Go(func() {
-		io.Copy(conn, near)
+		_, _ = io.Copy(conn, near)
 		closeWrite(conn)
 		near.Close()
 		conn.Close()
@@ -97,7 +97,7 @@ func (r *relays) close() {
 // closeWrite tells the peer that no more comes, where the connection can.
 func closeWrite(conn net.Conn) {
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite() // fails only if the connection is gone
+		_ = half.CloseWrite() // fails only if the connection is gone
 	}
 }
 

@@ -44,7 +44,10 @@ func TestValidationPrograms(t *testing.T) {
 		failed := runPrograms(t, dir, runtime, programs)
 		t.Logf("%s passes %d of %d programs clean", runtime.Name, len(programs)-len(failed), len(programs))
 		if runtime.Name == "ocirun" {
-			compareFailures(t, failed, programs)
+			compareFailures(t, failed, programs, func(name string) string {
+				defer removeAll(t, dir, runtime)
+				return runProgram(dir, wrapperOf(dir, runtime), name)
+			})
 			continue
 		}
 		for _, name := range programs {
@@ -102,7 +105,7 @@ func buildPrograms(t *testing.T, dir string) []string {
 // share a cgroup's name do not.
 func runPrograms(t *testing.T, dir string, runtime bundle.Runtime, programs []string) map[string]string {
 	t.Helper()
-	wrapper := filepath.Join(dir, "run-"+runtime.Name)
+	wrapper := wrapperOf(dir, runtime)
 	script := fmt.Sprintf("#!/bin/sh\nexec %s --root %s \"$@\"\n", runtime.Path, runtime.Root)
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -141,6 +144,10 @@ func runPrograms(t *testing.T, dir string, runtime bundle.Runtime, programs []st
 	return failed
 }
 
+func wrapperOf(dir string, runtime bundle.Runtime) string {
+	return filepath.Join(dir, "run-"+runtime.Name)
+}
+
 var notOK = regexp.MustCompile(`(?m)^\s*not ok .*`)
 
 // runProgram returns "" if the program is clean: status 0 and no "not ok".
@@ -176,8 +183,10 @@ func removeAll(t *testing.T, dir string, runtime bundle.Runtime) {
 	}
 }
 
-// compareFailures holds them against validation.txt, in both directions.
-func compareFailures(t *testing.T, failed map[string]string, programs []string) {
+// compareFailures holds them against validation.txt, in both directions. The
+// programs wait for fixed times: one that fails on a busy machine gets another
+// try, alone.
+func compareFailures(t *testing.T, failed map[string]string, programs []string, again func(name string) string) {
 	t.Helper()
 	text, err := os.ReadFile("validation.txt")
 	if err != nil {
@@ -198,7 +207,11 @@ func compareFailures(t *testing.T, failed map[string]string, programs []string) 
 		}
 	}
 	for _, name := range programs {
-		if said := failed[name]; said != "" && !explained[name] {
+		if failed[name] == "" || explained[name] {
+			continue
+		}
+		t.Logf("trying %s again: %s", name, failed[name])
+		if said := again(name); said != "" {
 			t.Errorf("%s is not clean: %s", name, said)
 		}
 	}

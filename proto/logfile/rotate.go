@@ -2,6 +2,7 @@ package logfile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,12 +81,25 @@ func listRotated(path string) ([]rotated, error) {
 }
 
 func readNames(dir string) ([]string, error) {
-	f, err := os.Open(dir)
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return f.Readdirnames(-1)
+	defer unix.Close(fd)
+	var names []string
+	var buffer [4096]byte // on the stack: package os keeps its buffers, in each shim
+	for {
+		n, err := unix.ReadDirent(fd, buffer[:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, err
+		case n <= 0:
+			return names, nil
+		default:
+			_, _, names = unix.ParseDirent(buffer[:n], -1, names)
+		}
+	}
 }
 
 // rotate makes the current file the newest rotated one and starts a new one.

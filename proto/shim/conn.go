@@ -96,13 +96,13 @@ func (c *Conn) Send(ctx context.Context, p Packet) error {
 // and an error with kind InvalidArgument or FailedPrecondition, after which the
 // connection is still good, when the packet was bad.
 func (c *Conn) Receive(ctx context.Context) (Packet, error) {
-	if c.buffer == nil {
-		c.buffer = make([]byte, HeaderSize+MaxBody+1)
-	}
 	var n int
 	var fds []int
 	unwatch := watch(ctx, c.file.SetReadDeadline)
 	err := c.perform(true, func(fd int) (err error) {
+		if err := c.makeRoom(fd); err != nil {
+			return err
+		}
 		n, fds, err = ReceiveMessage(fd, c.buffer)
 		return err
 	})
@@ -116,6 +116,23 @@ func (c *Conn) Receive(ctx context.Context) (Packet, error) {
 	p, err := ParsePacket(c.buffer[:n])
 	p.FDs = fds
 	return p, err
+}
+
+// usualSize is more than any packet has but an error with a long text. There is
+// a connection to each shim, so a buffer of the greatest size is not kept.
+const usualSize = 1 << 10
+
+// makeRoom makes the buffer as long as the next message, but not longer than the
+// longest that is allowed and one byte, by which ParsePacket knows it is longer.
+func (c *Conn) makeRoom(fd int) error {
+	n, _, err := unix.Recvfrom(fd, nil, unix.MSG_PEEK|unix.MSG_TRUNC)
+	if err != nil {
+		return err
+	}
+	if size := min(max(n, usualSize), HeaderSize+MaxBody+1); size > len(c.buffer) || len(c.buffer) > usualSize {
+		c.buffer = make([]byte, size)
+	}
+	return nil
 }
 
 // perform calls do until it no longer says EAGAIN, waiting in between.

@@ -3,9 +3,13 @@ package shim
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -46,16 +50,39 @@ func WriteFile(path string, v any) error {
 // 22 of /proc/PID/stat, which with the pid names a process for ever.
 func StartTime(pid int) (uint64, error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/stat"
-	data, err := os.ReadFile(path)
+	var buffer [1024]byte // more than 52 numbers and a command of 64 bytes
+	data, err := readSmall(path, buffer[:])
 	if err != nil {
 		return 0, err
 	}
 	// Field 2 is the command in parentheses and may hold spaces and ')'.
-	_, after, found := bytes.Cut(data[bytes.LastIndexByte(data, ')')+1:], []byte(" "))
-	fields := bytes.Fields(after)
-	const start = 22 - 3 // the first field after the command is the third
-	if !found || len(fields) <= start {
-		return 0, errdefs.DataLoss.Errorf("%s has %d fields after the command, expected more than %d", path, len(fields), start)
+	rest := data[bytes.LastIndexByte(data, ')')+1:]
+	var field []byte
+	for i := 3; i <= 22; i++ {
+		field, rest, _ = bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" "))
 	}
-	return strconv.ParseUint(string(fields[start]), 10, 64)
+	start, err := strconv.ParseUint(string(field), 10, 64)
+	if err != nil {
+		return 0, errdefs.DataLoss.Errorf("%s: field 22 is %q, expected a number", path, field)
+	}
+	return start, nil
+}
+
+// readSmall reads a file of the kernel's with one read(2), without the buffers
+// and the poller that package os would bring into the shim.
+func readSmall(path string, buffer []byte) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	for {
+		n, err := unix.Read(fd, buffer)
+		if err == nil {
+			return buffer[:n], nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+	}
 }

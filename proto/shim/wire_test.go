@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -166,5 +167,26 @@ func TestStartTimeIsThatOfTheProcess(t *testing.T) {
 	}
 	if first, err := StartTime(1); err != nil || first > mine {
 		t.Errorf("init started at %d, after us at %d (%v)", first, mine, err)
+	}
+}
+
+func TestReceivingKeepsNoGreatBuffer(t *testing.T) {
+	client, other := pair(t)
+	defer client.Close()
+	long := strings.Repeat("x", MaxBody-2)
+	go func() {
+		for _, process := range []string{"short", long, "short"} {
+			body := []byte(`"` + process + `"`)
+			client.conn.Send(context.Background(), Packet{Type: Release, ID: 1, Body: body})
+		}
+	}()
+	for i, want := range []string{"short", long, "short"} {
+		p, err := other.Receive(context.Background())
+		if err != nil || string(p.Body) != `"`+want+`"` {
+			t.Fatalf("packet %d: %d bytes, %v", i, len(p.Body), err)
+		}
+	}
+	if len(other.buffer) > usualSize {
+		t.Errorf("%d bytes are kept", len(other.buffer))
 	}
 }
