@@ -21,6 +21,11 @@
 //	                     <── "ready" ─── waits on exec.fifo (start writes to it)
 //	write the pid file                   filter, execve
 //
+// A user namespace that is joined, or joins others, and a time namespace are
+// made by the stage itself, which goes on as a child: "pid", and state.json is
+// written then. A filter that notifies is loaded before "ready", because the
+// parent takes its listener to the agent.
+//
 // `run` has no fifo: the child goes straight on to execve, which closes its
 // end of the socket, and that is the word that it runs.
 //

@@ -36,8 +36,8 @@ func readEarly(config []byte) (early, bool) {
 		return e, false
 	}
 	for _, ns := range e.namespaces {
-		// Those need more than a flag: id maps, a thread that joined.
-		if ns.Type == specs.UserNamespace || ns.Type == specs.PIDNamespace && ns.Path != "" {
+		// Those need more than a flag: id maps, a child, a thread that joined.
+		if ns.Type == specs.UserNamespace || ns.Type == specs.TimeNamespace && ns.Path == "" || ns.Type == specs.PIDNamespace && ns.Path != "" {
 			return e, false
 		}
 	}

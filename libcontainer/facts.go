@@ -27,7 +27,7 @@ func (l *launch) compile() error {
 		},
 		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring,
 	}
-	if strings.HasSuffix(l.spec.Linux.RootfsPropagation, "shared") {
+	if l.spec.Linux.RootfsPropagation != "" {
 		parent, err := mountPoint(l.rootfs)
 		if err != nil {
 			return err
@@ -93,19 +93,6 @@ func selinuxEnabled() bool {
 	}
 	current, err := os.ReadFile("/proc/self/attr/current")
 	return err == nil && strings.TrimRight(string(current), "\x00\n") != "kernel"
-}
-
-// kernelAtLeast compares the running kernel's release.
-func kernelAtLeast(major, minor int) bool {
-	var name unix.Utsname
-	var a, b int
-	if unix.Uname(&name) != nil {
-		return false
-	}
-	if n, _ := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &a, &b); n != 2 {
-		return false
-	}
-	return a > major || a == major && b >= minor
 }
 
 func exists(path string) bool {

@@ -127,6 +127,27 @@ var goldenPlans = map[string]func(*specs.Spec, *facts){
 		p.ApparmorProfile, f.apparmor = "docker-default", true
 		s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32}
 	},
+	"time": func(s *specs.Spec, f *facts) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 5}}
+	},
+	"pod": func(s *specs.Spec, f *facts) { // joins the sandbox's user and network namespace
+		s.Linux.Namespaces[1].Path = "/run/ns/net"
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: "/run/ns/user"})
+	},
+	"id-map": func(s *specs.Spec, f *facts) {
+		ids := []specs.LinuxIDMapping{{HostID: 100, Size: 10}}
+		addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: []string{"rbind", "ridmap", "ro"}, UIDMappings: ids, GIDMappings: ids})(s, f)
+		f.root.Trees = map[int]int{4: 3}
+	},
+	"copy-up": addMount(specs.Mount{Destination: "/etc", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}}),
+	"remount": addMount(specs.Mount{Destination: "/sys", Type: "bind", Source: "/sys", Options: []string{"bind", "remount", "ro"}}),
+	"labels": func(s *specs.Spec, f *facts) {
+		s.Process.SelinuxLabel, f.root.Label = "user:role:type:s0", "user:role:file:s0:c1,c2"
+	},
+	"listener": func(_ *specs.Spec, f *facts) {
+		f.fd.fifo, f.filter = 3, &seccomp.Filter{Program: make([]byte, 16), Flags: 2, Notify: true}
+	},
 	"filter": func(_ *specs.Spec, f *facts) { f.filter = &seccomp.Filter{Program: make([]byte, 16), Flags: 2} },
 	"hooks": func(s *specs.Spec, _ *facts) {
 		one := []specs.Hook{{Path: "/hook"}}
@@ -158,6 +179,7 @@ func TestExecPlan(t *testing.T) {
 	f := fixedFacts()
 	f.fd = descriptors{fifo: -1, console: 3, container: 4, firstFree: 3}
 	process := baseSpec().Process
+	process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0-1", Final: "0"}
 	process.Terminal = true
 	plan, err := compileExec(process, 0x2c020000, f)
 	if err != nil {

@@ -109,7 +109,7 @@ func TestWorkingDirectoryIsNotADescriptorOfTheRuntime(t *testing.T) {
 	s := newSandbox(t)
 	for fd := 3; fd < 24; fd++ {
 		s.spec.Process.Cwd = "/proc/self/fd/" + strconv.Itoa(fd)
-		r := s.run("sh", "-c", "stat -c %d:%i / ../../../../../..")
+		r := s.run("sh", "-c", "stat -c %d:%i / "+strings.Repeat("../", 40))
 		// A directory of the container's own is allowed.
 		if top := strings.Fields(r.stdout); r.err == nil && (len(top) != 2 || top[0] != top[1]) {
 			t.Errorf("%s: the process is outside: %+v", s.spec.Process.Cwd, r)

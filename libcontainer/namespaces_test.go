@@ -97,9 +97,6 @@ func TestNewUserNamespaceWithAJoinedNetwork(t *testing.T) {
 }
 
 func TestTimeNamespaceHasItsOffsets(t *testing.T) {
-	if !kernelAtLeast(6, 1) {
-		t.Skip("needs Linux 6.1")
-	}
 	for _, user := range []bool{false, true} {
 		t.Run(fmt.Sprintf("user namespace %v", user), func(t *testing.T) {
 			s := newSandbox(t)
@@ -141,4 +138,21 @@ func TestMountNamespaceCanBeJoined(t *testing.T) {
 	}
 	s.wantNothingLeft()
 	s.must(pod.killInit())
+}
+
+func TestUserNamespaceMapsIDs(t *testing.T) {
+	s := newSandbox(t)
+	s.setNamespace(specs.UserNamespace, "")
+	adj := 50
+	s.spec.Process.OOMScoreAdj = &adj
+	s.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200000, Size: 65536}}
+	s.spec.Linux.GIDMappings = s.spec.Linux.UIDMappings
+	for _, dir := range []string{s.dir, filepath.Dir(s.dir), s.path("")} {
+		s.must(os.Chmod(dir, 0o755))
+	}
+	s.must(syscall.Chown(s.path(""), 200000, 200000))
+	out := s.sh(`id -u; cat /proc/self/uid_map; echo > /dev/null; stat -c %t,%T /dev/null; touch /tmp/x || touch /x; stat -c %u /x; cat /proc/self/oom_score_adj`)
+	if fields := strings.Fields(out); strings.Join(fields, " ") != "0 0 200000 65536 1,3 0 50" {
+		t.Errorf("got %q", fields)
+	}
 }

@@ -128,15 +128,7 @@ func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
 	}
 	joinNamespaces(plan, spec)
 	if staged(spec) {
-		enterUserNamespace(plan, spec)
-	}
-	if ns := namespace(spec, specs.TimeNamespace); ns != nil && ns.Path == "" {
-		// The process is in it from execve on (6.1); until then its clocks
-		// can be set, by the parent, who has the right to.
-		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWTIME), Why: "making a time namespace"})
-		if len(spec.Linux.TimeOffsets) > 0 {
-			plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepTime), Why: "setting the clocks' offsets"})
-		}
+		makeNamespaces(plan, spec)
 	}
 	if ns := namespace(spec, specs.CgroupNamespace); ns != nil && ns.Path == "" {
 		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWCGROUP), Why: "making a cgroup namespace rooted in the container's cgroup"})
@@ -177,29 +169,45 @@ func joinNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
 }
 
 // staged reports whether the child makes its namespaces itself, after it
-// joined others: those of a user namespace must be made in there, and what is
-// joined from a new one must be joined first. Else clone makes them all.
+// joined others, and goes on in a child of its own: those of a user namespace
+// must be made in there, what is joined from a new one must be joined first,
+// and time takes in only children. Else clone makes them all.
 func staged(spec *specs.Spec) bool {
+	if newTime(spec) {
+		return true
+	}
 	user := namespace(spec, specs.UserNamespace)
 	return user != nil && (user.Path != "" || slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Path != "" && ns.Type != specs.PIDNamespace
 	}))
 }
 
-// enterUserNamespace becomes root of the user namespace and makes the others
-// in it. A new pid namespace takes in only children, so a child goes on.
-func enterUserNamespace(plan *nsenter.Plan, spec *specs.Spec) {
-	if namespace(spec, specs.UserNamespace).Path == "" {
-		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
-		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"})
+func newTime(spec *specs.Spec) bool {
+	ns := namespace(spec, specs.TimeNamespace)
+	return ns != nil && ns.Path == ""
+}
+
+// makeNamespaces makes what is new, the user namespace first: its root has the
+// right to the others.
+func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
+	if user := namespace(spec, specs.UserNamespace); user != nil {
+		if user.Path == "" {
+			plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
+			plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"})
+		}
+		plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
 	}
-	plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
-	flags := uint64(newNamespaces(spec.Linux.Namespaces)) &^ unix.CLONE_NEWUSER
-	if flags != 0 {
+	if flags := uint64(newNamespaces(spec.Linux.Namespaces)) &^ unix.CLONE_NEWUSER; flags != 0 {
 		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(flags), Why: "making the other namespaces"})
 	}
-	// Also without a pid namespace: the parent records the process when it moves.
-	plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child"})
+	if newTime(spec) {
+		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWTIME), Why: "making a time namespace"})
+	}
+	if len(spec.Linux.TimeOffsets) > 0 {
+		// While nobody is in it, and by the parent, who has the right to.
+		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepTime), Why: "setting the clocks' offsets"})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the new namespaces"})
 }
 
 // sysctlPath returns the file of a sysctl below /proc. With a slash anywhere

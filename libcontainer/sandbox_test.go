@@ -182,7 +182,7 @@ func (s *sandbox) runtime(call runtimeCall) result {
 	encoded, err := json.Marshal(call)
 	s.must(err)
 	cmd := exec.Command(s.binary)
-	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(encoded))
+	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(encoded), "GORACE=atexit_sleep_ms=0")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = strings.NewReader(s.stdin), &stdout, &stderr, s.extra
 	if call.Verb != "run" && call.Verb != "exec" || call.Detach {
@@ -213,7 +213,7 @@ func (s *sandbox) background(call runtimeCall) func() {
 	encoded, err := json.Marshal(call)
 	s.must(err)
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(encoded))
+	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(encoded), "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	s.must(err)

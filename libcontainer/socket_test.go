@@ -118,7 +118,7 @@ func TestSeccompAgentGetsTheListener(t *testing.T) {
 				Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat", "sendmsg", "close_range"}, Action: specs.ActNotify}}}
 			states := make(chan specs.ContainerProcessState, 2)
 			served := make(chan error, 2)
-			agent := func() {
+			agent := func(serve bool) {
 				data, fd := receive()
 				var state specs.ContainerProcessState
 				if err := json.Unmarshal(data, &state); err != nil {
@@ -126,9 +126,11 @@ func TestSeccompAgentGetsTheListener(t *testing.T) {
 					return
 				}
 				states <- state
-				served <- answer(fd, int32(unix.ENOLCK))
+				if serve { // before 6.11 a wait for a process that is gone does not end
+					served <- answer(fd, int32(unix.ENOLCK))
+				}
 			}
-			go agent()
+			go agent(true)
 			r := s.run("sh", "-c", "mkdir /x")
 			s.must(<-served)
 			if r.status != 1 || !strings.Contains(r.stderr, "No locks available") {
@@ -141,7 +143,7 @@ func TestSeccompAgentGetsTheListener(t *testing.T) {
 			}
 			s.wantNothingLeft()
 			// create, and exec: the container's own filter is only for its process.
-			go agent()
+			go agent(false)
 			s.spec.Process.Args = []string{"sleep", "100"}
 			if r := s.runtime(runtimeCall{Verb: "create"}); r.status != 0 {
 				t.Fatal(r.stderr)
@@ -150,7 +152,7 @@ func TestSeccompAgentGetsTheListener(t *testing.T) {
 			if r := s.runtime(runtimeCall{Verb: "start"}); r.status != 0 {
 				t.Fatal(r.stderr)
 			}
-			go agent()
+			go agent(true)
 			if r := s.exec("mkdir /x"); !strings.Contains(r.stderr, "No locks available") {
 				t.Errorf("exec: %+v", r)
 			}
@@ -161,7 +163,6 @@ func TestSeccompAgentGetsTheListener(t *testing.T) {
 			c, err := Open(s.create.Root, s.create.ID)
 			s.must(err)
 			s.must(c.killInit())
-			<-served // its listener ends with the process
 		})
 	}
 }

@@ -121,9 +121,6 @@ func checkTime(spec *specs.Spec) error {
 			return invalid("linux.timeOffsets."+clock, "expected monotonic or boottime")
 		}
 	}
-	if time != nil && time.Path == "" && !kernelAtLeast(6, 1) {
-		return errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "linux.namespaces", "linux.namespaces: a new time namespace needs Linux 6.1")
-	}
 	return nil
 }
 

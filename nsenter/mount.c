@@ -257,7 +257,7 @@ int op_mask(struct stage *s, const struct plan_op *op)
 	struct stat st;
 	int target = resolve(s, op_text(s, op, 0), false);
 	if (target < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(s, WHERE_RESOLVE, errno);
+		return errno == ENOENT ? 0 : fail(s, WHERE_RESOLVE, errno);
 	int result = fstat(target, &st);
 	if (result == 0)
 		result = S_ISDIR(st.st_mode) ? mask_directory(s, target) : bind_onto(s, s->slots[SLOT_NULL], target);
@@ -270,7 +270,7 @@ int op_readonly(struct stage *s, const struct plan_op *op)
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
 	int target = resolve(s, op_text(s, op, 0), false);
 	if (target < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : fail(s, WHERE_RESOLVE, errno);
+		return errno == ENOENT ? 0 : fail(s, WHERE_RESOLVE, errno);
 	int result = -1;
 	int tree = open_tree(target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (tree >= 0 && mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) == 0)

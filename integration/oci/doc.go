@@ -7,5 +7,10 @@
 // Everything else is in differences.txt with its reason, or fails; a line there
 // that explains nothing any more fails as well.
 //
+// generated_test.go adds a bundle for each value of fields that take many.
+// validation_test.go runs the validation programs of the OCI runtime-tools,
+// which the module in validation/ names, against the table validation.txt.
+// engines_test.go has podman and containerd run containers with ocirun.
+//
 // verbs_test.go goes through create, start, state, exec, list, kill and delete.
 package oci

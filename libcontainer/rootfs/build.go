@@ -17,7 +17,7 @@ import (
 type Host struct {
 	Bundle      string // absolute; relative sources count from here
 	Rootfs      string // absolute, no links in it
-	ParentMount string // the mount point that Rootfs is below; only for a shared rootfsPropagation
+	ParentMount string // the mount point that Rootfs is below; only for a rootfsPropagation
 	NoPivot     bool
 	CgroupMode  cgroup.Mode
 	Hierarchies []cgroup.Hierarchy
@@ -94,7 +94,7 @@ func (b *builder) root() {
 	// First of all: no mount made in here may travel to the host, unless the
 	// spec wants it.
 	b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagation), Why: "cutting the mount namespace off from the host"})
-	if propagation&unix.MS_SHARED != 0 {
+	if propagation&unix.MS_SHARED != 0 || propagation&unix.MS_REC == 0 {
 		// pivot_root refuses a shared parent, and the root that inherits it.
 		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text(b.host.ParentMount), Num: num(unix.MS_PRIVATE), Why: "making the root's parent private"})
 	}
