@@ -184,8 +184,9 @@ func TestStopAsksThenKills(t *testing.T) {
 	}
 	expectKind(t, w.Stop(t.Context(), id, StopOptions{}), errdefs.NotModified, errdefs.NotRunning)
 	w.clean()
+	// The last kill is told when the signal is sent, which the exit may overtake.
 	got := strings.Join(w.told(id), " ")
-	if got != "create start kill kill die stop" {
+	if got != "create start kill kill die stop" && got != "create start kill die kill stop" {
 		t.Errorf("events %s", got)
 	}
 }
