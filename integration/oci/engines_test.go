@@ -66,7 +66,7 @@ func engineDir(t *testing.T, program string) (dir, root string) {
 func TestPodman(t *testing.T) {
 	dir, root := engineDir(t, "podman")
 	podman := engine{t, []string{"podman", "--root", dir + "/storage", "--runroot", dir + "/run", "--tmpdir", dir + "/tmp",
-		"--runtime", harness.Binary("ocirun"), "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--storage-driver", "vfs"}}
+		"--runtime", harness.Binary("ocirun"), "--runtime-flag", "root=" + dir + "/ocirun", "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--storage-driver", "vfs"}}
 	name := filepath.Base(dir)
 	// Limits of the tests' own: podman asks for more than they may have.
 	options := func(list ...string) []string {
