@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -112,8 +113,8 @@ func sweep(t *testing.T, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, cgroup := range left {
-		if err := os.Remove(cgroup); err != nil {
+	for _, cgroup := range append(left, "/sys/fs/cgroup/"+id) { // the last on pure v2
+		if err := os.Remove(cgroup); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Error(err)
 		}
 	}
@@ -225,7 +226,11 @@ func (rows table) stale(t *testing.T) {
 	if only := flag.Lookup("test.run"); only != nil && strings.Contains(only.Value.String(), "/") {
 		return
 	}
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 	for _, row := range rows {
+		if pureV2 := err == nil; pureV2 && strings.HasPrefix(row.why, "on v1 ") {
+			continue
+		}
 		if !row.used {
 			t.Errorf("differences.txt explains what does not differ here: %s | %s | %s", row.name, row.line, row.why)
 		}
