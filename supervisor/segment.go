@@ -64,7 +64,9 @@ const (
 	recordedExit
 )
 
-// has reports whether event would repeat a recorded fact.
+// has reports whether event would repeat a recorded fact, or is about a
+// container that is not there: an OOM notice may come with the end of a cgroup,
+// after the delete, and must not make the id known again.
 func (f facts) has(event *api.Event) bool {
 	processes, known := f[event.Id]
 	switch event.Type {
@@ -76,10 +78,8 @@ func (f facts) has(event *api.Event) bool {
 		return processes[event.Pid]&recordedStart != 0
 	case eventExit:
 		return !known || processes[event.Pid]&recordedExit != 0
-	case eventDelete:
-		return !known
 	}
-	return false
+	return !known
 }
 
 // note records event.

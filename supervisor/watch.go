@@ -48,7 +48,7 @@ func (s *Supervisor) watchOOM(c *container) {
 	notices, err := c.handle.WatchOOM(s.life)
 	if err != nil {
 		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already
-			s.logger.Warn("no OOM events for a container", "container", id, "error", err)
+			s.logger.Debug("no OOM events for a container", "container", id, "error", err)
 		}
 		return
 	}

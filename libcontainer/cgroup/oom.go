@@ -51,6 +51,7 @@ func watchV1(ctx context.Context, dir string) (<-chan struct{}, error) {
 		return nil, fmt.Errorf("making an eventfd: %w", err)
 	}
 	file := os.NewFile(uintptr(event), "oom eventfd")
+	first := inode(dir)
 	control, err := open(filepath.Join(dir, "memory.oom_control"), unix.O_RDONLY)
 	if err == nil {
 		err = write(dir, "cgroup.event_control", fmt.Sprintf("%d %d", event, control))
@@ -61,9 +62,19 @@ func watchV1(ctx context.Context, dir string) (<-chan struct{}, error) {
 		return nil, fmt.Errorf("watching %s/memory.oom_control: %w", dir, err)
 	}
 	return notices(ctx, file, func() (oom, done bool) {
-		removed := unix.Access(dir, unix.F_OK) != nil
+		removed := inode(dir) != first
 		return !removed, removed
 	}), nil
+}
+
+// inode tells a directory from a later one of the same name, as when a
+// container is started again. It is 0 if there is none.
+func inode(dir string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // watchV2 has inotify tell when memory.events or cgroup.events changes, and

@@ -1,0 +1,34 @@
+package supervisor
+
+import (
+	"testing"
+
+	api "github.com/engined/engined/proto/supervisor/v1"
+)
+
+// An OOM notice can arrive after the delete of its container; the id must be
+// free for the next all the same.
+func TestALateEventDoesNotMakeADeletedContainerKnown(t *testing.T) {
+	f := facts{}
+	take := func(kind string) bool {
+		event := &api.Event{Type: kind, Id: "web", Pid: "init"}
+		if f.has(event) {
+			return false
+		}
+		f.note(event)
+		return true
+	}
+	for _, kind := range []string{eventCreated, eventStartContainer, eventOOM, eventExit, eventDelete} {
+		if !take(kind) {
+			t.Fatalf("%s is not recorded", kind)
+		}
+	}
+	for _, kind := range []string{eventOOM, eventPause, eventResume, eventUpdate, eventForget, eventExit, eventDelete} {
+		if take(kind) {
+			t.Errorf("%s of a deleted container is recorded", kind)
+		}
+	}
+	if !take(eventCreated) {
+		t.Error("the next container of that id is taken for the deleted one")
+	}
+}
