@@ -3,7 +3,6 @@ package libcontainer
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -115,7 +115,7 @@ func (c *Container) poststop(ctx context.Context) {
 		return
 	}
 	var spec specs.Spec
-	if err := json.Unmarshal(config, &spec); err != nil {
+	if err := plainjson.Unmarshal(config, &spec); err != nil {
 		slog.Warn("poststop hooks not run: " + err.Error())
 		return
 	}

@@ -2,7 +2,6 @@ package libcontainer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -73,7 +73,7 @@ func (c *Container) Spec() (*specs.Spec, error) {
 		return nil, fmt.Errorf("reading the container's spec: %w", err)
 	}
 	spec := new(specs.Spec)
-	if err := json.Unmarshal(data, spec); err != nil {
+	if err := plainjson.Unmarshal(data, spec); err != nil {
 		return nil, errdefs.DataLoss.Errorf("reading the container's spec: %w", err)
 	}
 	return spec, nil
