@@ -56,7 +56,8 @@ var rooms = map[string][]string{
 	"libcontainer/rootfs":  {"libcontainer/cgroup", "nsenter", "proto/errdefs"},
 	"libcontainer/lsm":     {"nsenter", "proto/errdefs"},
 	"libcontainer/seccomp": {"proto/errdefs"},
-	"libcontainer/cgroup":  {"proto/errdefs"},
+	"libcontainer/cgroup":  {"libcontainer/dbus", "proto/errdefs"},
+	"libcontainer/dbus":    {"proto/errdefs"},
 	"nsenter":              {"proto/errdefs"},
 
 	// The black box: of the project it knows the contracts alone.
