@@ -280,7 +280,7 @@ func (l *launch) record() error {
 	l.container.State = State{
 		OCIVersion: l.spec.Version, ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
-		Cgroup: l.cgroup.Location(),
+		Cgroup: l.cgroup.Location(), Stdio: stdio(),
 	}
 	if err := l.container.Save(); err != nil {
 		return err

@@ -39,7 +39,7 @@ func annotations(version, commit string) map[string]string {
 	list := map[string]string{
 		"io.github.seccomp.libseccomp.version":         seccomp.LibraryVersion(),
 		"com.github.engined.ocirun.version":            version,
-		"com.github.engined.ocirun.checkpoint.enabled": "false",
+		"com.github.engined.ocirun.checkpoint.enabled": "true",
 	}
 	if commit != "" {
 		list["com.github.engined.ocirun.commit"] = commit

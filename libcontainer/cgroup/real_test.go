@@ -202,13 +202,13 @@ func TestJoinFilesMoveTheWriter(t *testing.T) {
 
 func TestFreezeThawKillRemove(t *testing.T) {
 	c := private(t, nil)
-	if c.freezerDir() == "" {
+	if c.FreezerDir() == "" {
 		t.Skip("no freezer")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	cmd := sleeper(t, c)
-	if of, err := Of(cmd.Process.Pid); err != nil || of.freezerDir() != c.freezerDir() || of.Dir() != c.Dir() {
+	if of, err := Of(cmd.Process.Pid); err != nil || of.FreezerDir() != c.FreezerDir() || of.Dir() != c.Dir() {
 		t.Errorf("Of gives %+v (%v), want %+v", of, err, c)
 	}
 	if err := c.Freeze(ctx); err != nil {
