@@ -59,6 +59,8 @@ var rooms = map[string][]string{
 	"libcontainer/plainjson": {},
 	"libcontainer/cgroup":    {"proto/errdefs"},
 	"nsenter":                {"proto/errdefs"},
+	"libcontainer/criu":      {"proto/errdefs"},
+	"libcontainer/dbus":      {"proto/errdefs"},
 
 	// The black box: of the project it knows the contracts alone.
 	"integration": {}, "integration/api": black, "integration/bundle": black, "integration/cli": black,

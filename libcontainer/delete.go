@@ -148,16 +148,28 @@ func (c *Container) removeCgroup(ctx context.Context, spec *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	cg := cgroup.At(cgroup.Locate(layout, spec, c.ID))
+	if err := c.removeAt(ctx, cgroup.Locate(layout, spec, c.ID)); err != nil {
+		return err
+	}
+	location, ok := cgroup.LocateUnit(layout, spec, c.ID)
+	if !ok {
+		return nil
+	}
+	return c.removeAt(ctx, location)
+}
+
+// removeAt removes the cgroup at a location unless another container has it.
+func (c *Container) removeAt(ctx context.Context, location cgroup.Location) error {
 	others, _, err := List(c.Root)
 	if err != nil {
 		return err
 	}
 	for _, other := range others {
-		if reflect.DeepEqual(other.State.Cgroup, cg.Location()) {
+		if reflect.DeepEqual(other.State.Cgroup, location) {
 			return nil
 		}
 	}
+	cg := cgroup.At(location)
 	ctx, cancel := context.WithTimeout(ctx, killPatience)
 	defer cancel()
 	if err := cg.Kill(ctx); err != nil {
