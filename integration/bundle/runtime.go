@@ -43,6 +43,15 @@ func (r Runtime) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// Patience is how long to wait for what takes a moment: much longer in an
+// emulated machine, whose tool sets VM_RUN.
+func Patience(usual time.Duration) time.Duration {
+	if os.Getenv("VM_RUN") != "" {
+		return 20 * usual
+	}
+	return usual
+}
+
 // Call runs the runtime in a directory, 30 seconds at most.
 func (r Runtime) Call(dir string, args ...string) (Output, error) {
 	var stdout, stderr bytes.Buffer
@@ -58,7 +67,7 @@ func (r Runtime) CallInto(file *os.File, dir string, args ...string) (Output, er
 }
 
 func (r Runtime) call(dir string, stdout, stderr io.Writer, args []string) (Output, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience(30*time.Second))
 	defer cancel()
 	cmd := r.Command(ctx, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stderr

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // Remove removes the directories, children first. It is done when they are
@@ -20,6 +22,7 @@ func (c *Cgroup) Remove(ctx context.Context) error {
 		if err := removeDir(ctx, dir); err != nil {
 			failed = append(failed, err)
 		}
+		failpoint.At("cgroup-directory-removed")
 	}
 	return errors.Join(failed...)
 }
