@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -15,7 +16,10 @@ import (
 type Runtime struct {
 	Name string
 	Path string
-	Root string // --root
+	Root string                // --root
+	Args []string              // before all others
+	Env  []string              // added to the environment
+	Run  func(*exec.Cmd) error // cmd.Run if nil
 }
 
 // References returns the runtimes of the distribution that are installed, each
@@ -24,7 +28,7 @@ func References(dir string) []Runtime {
 	var found []Runtime
 	for _, name := range []string{"runc", "crun"} {
 		if path, err := exec.LookPath(name); err == nil {
-			found = append(found, Runtime{name, path, filepath.Join(dir, "root-"+name)})
+			found = append(found, Runtime{Name: name, Path: path, Root: filepath.Join(dir, "root-"+name)})
 		}
 	}
 	return found
@@ -38,8 +42,9 @@ type Output struct {
 
 // Command prepares a call.
 func (r Runtime) Command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, r.Path, append([]string{"--root", r.Root}, args...)...)
+	cmd := exec.CommandContext(ctx, r.Path, slices.Concat(r.Args, []string{"--root", r.Root}, args)...)
 	cmd.WaitDelay = time.Second
+	cmd.Env = append(os.Environ(), r.Env...)
 	return cmd
 }
 
@@ -71,7 +76,11 @@ func (r Runtime) call(dir string, stdout, stderr io.Writer, args []string) (Outp
 	defer cancel()
 	cmd := r.Command(ctx, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stderr
-	err := cmd.Run()
+	run := r.Run
+	if run == nil {
+		run = (*exec.Cmd).Run
+	}
+	err := run(cmd)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return Output{}, err

@@ -16,5 +16,8 @@
 // at each fail point of an ocirun built with them; OCI_TEST_FULL=1 tries every
 // way at every operation, 3,000 deaths in some minutes.
 //
+// fallbacks_test.go takes away system calls that an older kernel does not have,
+// each alone and all together, and wants the same result.
+//
 // verbs_test.go goes through create, start, state, exec, list, kill and delete.
 package oci

@@ -42,10 +42,10 @@ var (
 
 	scenarios = []scenario{
 		{name: "create", call: []string{"create", "--pid-file", "pid", "ID"}, args: sleeps},
-		{name: "run-detached", call: []string{"run", "--detach", "--pid-file", "pid", "ID"}, args: sleeps},
+		{name: "run-detached", call: []string{"run", "--detach", "--pid-file", "pid", "ID"}, args: sleeps, sparse: true},
 		{name: "run", call: []string{"run", "ID"}, args: []string{"/bin/true"}, sparse: true},
 		{name: "start", before: [][]string{{"create", "ID"}}, call: []string{"start", "ID"}, args: sleeps},
-		{name: "exec", before: [][]string{{"run", "-d", "ID"}}, call: []string{"exec", "ID", "true"}, args: sleeps},
+		{name: "exec", before: [][]string{{"run", "-d", "ID"}}, call: []string{"exec", "ID", "true"}, args: sleeps, sparse: true},
 		{name: "exec-detached", before: [][]string{{"run", "-d", "ID"}}, call: []string{"exec", "-d", "--pid-file", "pid", "ID", "sleep", "1000"}, args: sleeps, sparse: true},
 		{name: "delete", before: [][]string{{"create", "ID"}}, call: []string{"delete", "ID"}, args: sleeps},
 		{name: "delete-force", before: [][]string{{"run", "-d", "ID"}}, call: []string{"delete", "--force", "ID"}, args: sleeps},
@@ -76,7 +76,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 		for _, s := range scenarios {
 			t.Run(name+"/"+s.name, func(t *testing.T) {
 				f := &faulty{t: t, family: family, dir: filepath.Join(dir, name+"-"+s.name), id: filepath.Base(dir), scenario: s,
-					runtime: bundle.Runtime{Name: "ocirun", Path: binary, Root: filepath.Join(dir, "root")}}
+					runtime: bundle.Runtime{Name: "ocirun", Path: binary, Root: filepath.Join(dir, "root"), Run: family.run}}
 				f.write(spec)
 				points := f.trace()
 				t.Logf("%d points", len(points))
@@ -158,7 +158,7 @@ func (f *faulty) call(point string, args ...string) outcome {
 	cmd := f.runtime.Command(ctx, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = f.dir, file, file
 	cmd.Env = append(os.Environ(), "ENGINED_FAILPOINT="+point, "ENGINED_FAILPOINT_TRACE="+trace)
-	err = f.family.run(cmd)
+	err = f.runtime.Run(cmd)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
 		f.t.Fatalf("%s at %q: %v", args, point, err)
