@@ -57,7 +57,7 @@ var rooms = map[string][]string{
 	"libcontainer/lsm":       {"nsenter", "proto/errdefs"},
 	"libcontainer/seccomp":   {"proto/errdefs"},
 	"libcontainer/plainjson": {},
-	"libcontainer/cgroup":    {"proto/errdefs"},
+	"libcontainer/cgroup":    {"libcontainer/dbus", "proto/errdefs"},
 	"nsenter":                {"proto/errdefs"},
 	"libcontainer/criu":      {"proto/errdefs"},
 	"libcontainer/dbus":      {"proto/errdefs"},

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -85,6 +86,7 @@ func (l *launch) makeFifo() error {
 		return fmt.Errorf("opening %s: %w", path, err)
 	}
 	l.inherit(fd)
+	failpoint.At("launch-fifo-made")
 	return nil
 }
 
@@ -117,6 +119,7 @@ func (l *launch) clone(b birth) {
 	go func() {
 		var err error
 		l.child, err = spawn(b)
+		failpoint.At("launch-cloned")
 		born <- err
 	}()
 	l.born = sync.OnceValue(func() error { return <-born })
@@ -145,6 +148,7 @@ func (l *launch) cloneAndCompile() error {
 	if err := l.born(); err != nil {
 		return errors.Join(err, failed)
 	}
+	failpoint.At("launch-compiled")
 	return failed
 }
 

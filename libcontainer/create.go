@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/seccomp"
 	"github.com/engined/engined/nsenter"
@@ -112,19 +113,23 @@ func (l *launch) prepare() (err error) {
 	if err := l.readConfig(); err != nil {
 		return err
 	}
+	failpoint.At("launch-config-read")
 	if l.container, err = Reserve(l.opts.Root, l.opts.ID); err != nil {
 		return err
 	}
+	failpoint.At("launch-reserved")
 	directory := l.container.Dir()
 	l.undo.Add("remove the container's directory", func(context.Context) error { return os.RemoveAll(directory) })
-	l.detectCgroups()
-	if err := l.cloneEarly(); err != nil {
-		return err
-	}
 	// Before the cgroup is made: delete --force finds it by this copy.
 	if err := os.WriteFile(filepath.Join(directory, ConfigFile), l.config, 0o600); err != nil {
 		return fmt.Errorf("keeping the spec: %w", err)
 	}
+	failpoint.At("launch-config-kept")
+	l.detectCgroups()
+	if err := l.cloneEarly(); err != nil {
+		return err
+	}
+	failpoint.At("launch-clone-begun")
 	if err := l.decode(); err != nil {
 		return err
 	}
@@ -186,6 +191,7 @@ func (l *launch) bring(ctx context.Context) error {
 	if l.mode == waiting && !ready {
 		return l.died()
 	}
+	failpoint.At("launch-followed")
 	if l.opts.PidFile == "" {
 		return nil
 	}
@@ -213,6 +219,7 @@ func (l *launch) work() error {
 	if err := l.cgroup.Set(l.spec.Linux.Resources); err != nil {
 		return fmt.Errorf("setting the cgroup's limits: %w", err)
 	}
+	failpoint.At("launch-cgroup-set")
 	if err := l.compileFilter(); err != nil {
 		return err
 	}
@@ -230,6 +237,7 @@ func (l *launch) compileFilter() error {
 		return fmt.Errorf("compiling the seccomp filter: %w", err)
 	}
 	l.filter = &filter
+	failpoint.At("launch-filter-compiled")
 	return nil
 }
 
@@ -239,6 +247,7 @@ func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}
+	failpoint.At("launch-cgroup-made")
 	l.undo.Add("remove the cgroup", l.removeCgroup)
 	return nil
 }
@@ -285,6 +294,7 @@ func (l *launch) record() error {
 	if err := l.container.Save(); err != nil {
 		return err
 	}
+	failpoint.At("launch-state-saved")
 	return l.sendPidfd()
 }
 
@@ -303,9 +313,11 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 		if err := RunHooks(ctx, "prestart", hooks.Prestart, created); err != nil { //nolint:staticcheck // deprecated, still in use
 			return err
 		}
+		failpoint.At("launch-prestart-ran")
 		if err := RunHooks(ctx, "createRuntime", hooks.CreateRuntime, creating); err != nil {
 			return err
 		}
+		failpoint.At("launch-create-runtime-ran")
 		return l.runInside(ctx, "createContainer", hooks.CreateContainer, creating)
 	case stepStart:
 		return l.runInside(ctx, "startContainer", hooks.StartContainer, l.container.hookState(specs.StateCreated))

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
@@ -45,13 +46,17 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	if status != Stopped && status != Created && !force {
 		return errdefs.FailedPrecondition.Coded(errdefs.Running, c.ID, "cannot delete container %s that is not stopped: %s", c.ID, status)
 	}
+	failpoint.At("delete-checked")
 	if err := c.end(ctx); err != nil {
 		return err
 	}
+	failpoint.At("delete-ended")
 	if err := c.cgroup().Remove(ctx); err != nil {
 		return fmt.Errorf("unable to remove container's cgroup: %w", err)
 	}
+	failpoint.At("delete-cgroup-removed")
 	c.poststop(ctx)
+	failpoint.At("delete-poststop-ran")
 	return os.RemoveAll(c.Dir())
 }
 
@@ -78,12 +83,14 @@ func (c *Container) endInit(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := c.signal(fd, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("killing the container's process: %w", err)
 	}
+	failpoint.At("delete-init-killed")
 	if err := c.cgroup().Thaw(ctx); err != nil {
 		return err
 	}
+	failpoint.At("delete-init-thawed")
 	if err := awaitExit(ctx, fd); err != nil {
 		return fmt.Errorf("container init still running: %w", err)
 	}
@@ -140,6 +147,7 @@ func deleteHalf(ctx context.Context, c *Container) error {
 			return err
 		}
 	}
+	failpoint.At("delete-half-cgroup-removed")
 	return os.RemoveAll(c.Dir())
 }
 
@@ -175,5 +183,6 @@ func (c *Container) removeAt(ctx context.Context, location cgroup.Location) erro
 	if err := cg.Kill(ctx); err != nil {
 		return err
 	}
+	failpoint.At("delete-half-killed")
 	return cg.Remove(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -52,6 +53,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.cgroup, err = c.cgroup().Below(opts.Cgroups); err != nil {
 		return 0, err
 	}
+	failpoint.At("exec-checked")
 	if l.mode == detached {
 		return 0, l.join(init, &opts)
 	}
@@ -88,9 +90,11 @@ func (l *launch) join(init int, opts *ExecOptions) error {
 	if err := l.readProcess(opts); err != nil {
 		return err
 	}
+	failpoint.At("exec-process-read")
 	if err := l.followInside(); err != nil {
 		return startError(err)
 	}
+	failpoint.At("exec-followed")
 	if l.opts.PidFile == "" {
 		return nil
 	}

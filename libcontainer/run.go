@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -51,6 +52,7 @@ func Run(ctx context.Context, opts RunOptions) (status int, err error) {
 		return 0, err
 	}
 	status, err = l.child.attend(l.console, signals)
+	failpoint.At("run-attended")
 	if err != nil || opts.Keep {
 		return status, err
 	}
@@ -140,6 +142,7 @@ func (l *launch) remove(ctx context.Context) error {
 	if err := l.cgroup.Remove(ctx); err != nil {
 		return fmt.Errorf("unable to remove container's cgroup: %w", err)
 	}
+	failpoint.At("run-cgroup-removed")
 	if l.spec.Hooks != nil {
 		l.container.poststop(ctx)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -126,6 +127,7 @@ func replaceFile(path string, data []byte) error {
 	if err := os.WriteFile(temporary, data, 0o600); err != nil {
 		return err
 	}
+	failpoint.At("state-written")
 	return os.Rename(temporary, path)
 }
 

@@ -75,7 +75,7 @@ func killAll(pids []int) []int {
 			}
 			continue
 		}
-		if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) != nil {
+		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !(err == unix.ENOSYS && unix.Kill(pid, unix.SIGKILL) == nil) {
 			unix.Close(fd)
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -46,6 +47,7 @@ func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, 
 		if made {
 			undo.Add("remove cgroup "+dir, func(ctx context.Context) error { return removeDir(ctx, dir) })
 		}
+		failpoint.At("cgroup-directory-made")
 		existed = existed || !made
 		c.location.add(h.Name, dir)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // Remove stops the unit, if there is one, and removes the directories, children first. It is done when they are
@@ -23,6 +25,7 @@ func (c *Cgroup) Remove(ctx context.Context) error {
 		if err := removeDir(ctx, dir); err != nil {
 			failed = append(failed, err)
 		}
+		failpoint.At("cgroup-directory-removed")
 	}
 	return errors.Join(failed...)
 }

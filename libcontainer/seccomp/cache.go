@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // cacheVersion changes whenever Compile or the file's layout do.
@@ -123,18 +125,33 @@ func writeCached(path string, filter Filter) error {
 	if err := prune(dir); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(dir, "*.tmp") // 0600
+	// Without a name until it is whole: who is killed here leaves nothing.
+	file, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(append(data, filter.Program...))
-	if err = errors.Join(err, file.Close()); err == nil {
-		err = os.Rename(file.Name(), path)
+	defer file.Close()
+	if _, err := file.Write(append(data, filter.Program...)); err != nil {
+		return err
 	}
-	if err != nil {
-		return errors.Join(err, os.Remove(file.Name()))
+	failpoint.At("filter-written")
+	return publish(file, path)
+}
+
+// publish gives the file its name. What has it is not whole, or of another
+// writer of the same moment.
+func publish(file *os.File, path string) error {
+	link := func() error {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	}
-	return nil
+	err := link()
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return link()
 }
 
 // prune empties a directory that has grown full.
