@@ -1,23 +1,17 @@
 package supervisor_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 
-	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
 )
 
@@ -34,172 +28,6 @@ func size(t *testing.T, small, full int) int {
 		t.Fatalf("SUPERVISOR_TEST_FULL is %q, expected 1 or more", value)
 	}
 	return max(small, full/part)
-}
-
-// life is a container of TestKillsOfTheSupervisorLoseNothing.
-type life struct {
-	id     string
-	status int
-	log    string
-	added  bool // its second process was started, and exits with status + 1
-}
-
-const lifeLines = 400
-
-// TestKillsOfTheSupervisorLoseNothing kills the supervisor at random moments
-// while containers start, write, exec and exit.
-func TestKillsOfTheSupervisorLoseNothing(t *testing.T) {
-	s := newStack(t)
-	f := s.follow()
-	const side = 20 // containers at the same time
-	kills := size(t, 4, 200)
-	bundles := make([]string, side)
-	for i := range bundles {
-		bundles[i] = s.bundle(fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done; sleep 0.2; exit %d", lifeLines, i))
-	}
-	over := make(chan struct{})
-	var mu sync.Mutex
-	var lives []life
-	var clients sync.WaitGroup
-	for i := range side {
-		clients.Go(func() {
-			for n := 0; ; n++ {
-				select {
-				case <-over:
-					return
-				default:
-				}
-				one := life{id: fmt.Sprintf("c%d-%d", i, n), status: i, log: filepath.Join(s.dir, fmt.Sprintf("log%d-%d", i, n))}
-				counted, err := s.live(&one, bundles[i])
-				if err != nil {
-					t.Errorf("%s: %v", one.id, err)
-					return
-				}
-				if counted {
-					mu.Lock()
-					lives = append(lives, one)
-					mu.Unlock()
-				}
-			}
-		})
-	}
-	var back []time.Duration
-	for range kills {
-		time.Sleep(rand.N(200 * time.Millisecond)) // any moment must do
-		s.end(unix.SIGKILL)
-		began := time.Now()
-		s.start()
-		back = append(back, time.Since(began))
-	}
-	close(over)
-	clients.Wait()
-	slices.Sort(back)
-	t.Logf("%d kills, %d containers; served again after %v (median), %v at most", kills, len(lives), back[len(back)/2], back[len(back)-1])
-	if len(lives) == 0 {
-		t.Error("no container lived")
-	}
-	events := f.until(t, "all deletes", func(events []string) bool {
-		return count(events, "delete ") >= len(lives)
-	})
-	for _, one := range lives {
-		one.check(t, events)
-	}
-}
-
-// retry calls until the supervisor answers: it is killed meanwhile.
-func (s *stack) retry(call func() error) error {
-	late := time.Now().Add(patience)
-	for {
-		err := call()
-		if err == nil || errdefs.KindOf(err) != errdefs.Unavailable || time.Now().After(late) {
-			return err
-		}
-	}
-}
-
-// live takes a container from its creation to its deletion. It does not count if
-// the supervisor died in its creation and the next one removed it.
-func (s *stack) live(one *life, bundle string) (counted bool, err error) {
-	ctx := s.t.Context()
-	_, err = s.client.CreateContainer(ctx, &api.CreateContainerRequest{
-		Id: one.id, BundlePath: bundle, Log: &api.LogSpec{Driver: "json-file", Path: one.log},
-	}, grpc.WaitForReady(true))
-	if errdefs.KindOf(err) == errdefs.Unavailable {
-		err = s.retry(func() error {
-			_, err := s.client.State(ctx, &api.StateRequest{Id: one.id}, grpc.WaitForReady(true))
-			return err
-		})
-		if errdefs.KindOf(err) == errdefs.NotFound {
-			return false, nil
-		}
-	}
-	if err != nil {
-		return false, fmt.Errorf("creating: %w", err)
-	}
-	_, err = s.client.AddProcess(ctx, &api.AddProcessRequest{Id: one.id, Pid: "more", Args: []string{"sh", "-c", fmt.Sprintf("exit %d", one.status+1)}, Env: []string{"PATH=/bin"}})
-	one.added = err == nil // else the supervisor is dead or the container is
-	var answer *api.WaitResponse
-	err = s.retry(func() (err error) {
-		answer, err = s.client.Wait(ctx, &api.WaitRequest{Id: one.id}, grpc.WaitForReady(true))
-		return err
-	})
-	if err != nil || int(answer.Exit.Status) != one.status {
-		return false, fmt.Errorf("exit %v, %w", answer, err)
-	}
-	err = s.retry(func() error {
-		_, err := s.client.DeleteContainer(ctx, &api.DeleteContainerRequest{Id: one.id}, grpc.WaitForReady(true))
-		return err
-	})
-	if err != nil && errdefs.KindOf(err) != errdefs.NotFound { // the answer to the first try was lost
-		return false, fmt.Errorf("deleting: %w", err)
-	}
-	return true, nil
-}
-
-// check expects each of the container's events and lines once.
-func (l life) check(t *testing.T, events []string) {
-	t.Helper()
-	exit := func(pid string, status int) string {
-		return strings.TrimSuffix(fmt.Sprintf("exit %s %s %d", l.id, pid, status), " 0")
-	}
-	wanted := []string{"created " + l.id, "start-container " + l.id + " init", exit("init", l.status), "delete " + l.id}
-	if l.added {
-		wanted = append(wanted, "start-process "+l.id+" more")
-		// It exits by itself or, if it began late, is killed with its container.
-		if status := l.status + 1; slices.Contains(events, exit("more", status)) {
-			wanted = append(wanted, exit("more", status))
-		} else {
-			wanted = append(wanted, exit("more", 137))
-		}
-		if n := count(events, "exit "+l.id+" more "); n != 1 {
-			t.Errorf("%d exits of %s's second process", n, l.id)
-		}
-	}
-	for _, want := range wanted {
-		n := 0
-		for _, event := range events {
-			if event == want {
-				n++
-			}
-		}
-		if n != 1 {
-			t.Errorf("%q came %d times", want, n)
-		}
-	}
-	data, err := os.ReadFile(l.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
-	if len(lines) != lifeLines {
-		t.Errorf("%s: %d lines, expected %d", l.id, len(lines), lifeLines)
-	}
-	for i, line := range lines {
-		var entry struct{ Log string }
-		if err := json.Unmarshal(line, &entry); err != nil || entry.Log != fmt.Sprintf("line %d\n", i) {
-			t.Fatalf("%s: line %d is %q, %v", l.id, i, line, err)
-		}
-	}
 }
 
 // TestKilledShimsLeaveNothing: processes are gone, the status is 137 with a

@@ -273,7 +273,7 @@ func (s *stack) bundle(script string, change ...func(*specs.Spec)) string {
 			s.t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"sh", "sleep", "cat", "id", "env", "true", "echo", "kill"} {
+	for _, name := range []string{"sh", "sleep", "cat", "id", "env", "true", "echo", "kill", "usleep"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "rootfs", "bin", name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			s.t.Fatal(err)
 		}
