@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func (s *Supervisor) rest() {
 		case <-s.stirred:
 			timer.Reset(restAfter)
 		case <-timer.C:
+			runtime.GC() // what pools hold outlives one collection
 			debug.FreeOSMemory()
 			if err := unmapProgram(); err != nil {
 				s.logger.Debug("giving back the program's pages", "error", err)
