@@ -34,7 +34,7 @@ type figures struct {
 func TestNothingGrows(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "metrics.sock")
 	s := newStack(t, "--metrics-address", "unix://"+socket, "--debug=false") // samples of allocations grow
-	c := s.run("a", "exec sleep 100000")
+	c := s.run("growing", "exec sleep 100000")
 	g := &growth{stack: s, bundle: s.bundle("exit 0"), metrics: socket, supervisor: s.process.Process.Pid, shim: int(c.ShimPid)}
 	execs, cycles := size(t, 500, 100_000), size(t, 50, 10_000)
 	g.work(t, max(execs/20, 400), max(cycles/20, 40)) // what grows once: pools, buffers, the heap's first size
@@ -66,11 +66,11 @@ func (g *growth) work(t *testing.T, execs, cycles int) {
 	for range execs {
 		g.execs++
 		pid := fmt.Sprintf("p%d", g.execs)
-		if _, err := g.client.AddProcess(t.Context(), &api.AddProcessRequest{Id: "a", Pid: pid, Args: []string{"true"}, Env: []string{"PATH=/bin"}}); err != nil {
+		if _, err := g.client.AddProcess(t.Context(), &api.AddProcessRequest{Id: "growing", Pid: pid, Args: []string{"true"}, Env: []string{"PATH=/bin"}}); err != nil {
 			t.Fatal(err)
 		}
-		g.wait("a", pid)
-		if _, err := g.client.DeleteContainer(t.Context(), &api.DeleteContainerRequest{Id: "a", Pid: pid}); err != nil {
+		g.wait("growing", pid)
+		if _, err := g.client.DeleteContainer(t.Context(), &api.DeleteContainerRequest{Id: "growing", Pid: pid}); err != nil {
 			t.Fatal(err)
 		}
 	}
