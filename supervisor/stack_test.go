@@ -329,6 +329,23 @@ func (s *stack) wait(id, pid string) *api.Exit {
 	return answer.Exit
 }
 
+// settles waits until check no longer finds anything.
+func (s *stack) settles(t *testing.T, check func() error) {
+	t.Helper()
+	late := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(late) {
+			t.Error(err)
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // what is awaited tells nobody
+	}
+}
+
 // state returns one container as State has it.
 func (s *stack) state(id string) *api.Container {
 	s.t.Helper()
