@@ -200,3 +200,25 @@ func countsBeyond(path string, least int) error {
 	}
 	return err
 }
+
+// TestCheckpointThatFailsLeavesTheContainer: CRIU is absent, or does not work on
+// this kernel.
+func TestCheckpointThatFailsLeavesTheContainer(t *testing.T) {
+	if exec.Command("criu", "check").Run() == nil {
+		t.Skip("CRIU works here")
+	}
+	s := newStack(t)
+	c := s.run("a", "exec sleep 1000")
+	_, err := s.client.CreateCheckpoint(t.Context(), &api.CreateCheckpointRequest{Id: "a", Checkpoint: &api.Checkpoint{Name: "one"}})
+	if err == nil || !strings.Contains(err.Error(), "checkpoint of container a") {
+		t.Errorf("%v", err)
+	}
+	t.Log(err)
+	if status := s.state("a").Status; status != "running" {
+		t.Errorf("the container is %s", status)
+	}
+	list, err := s.client.ListCheckpoint(t.Context(), &api.ListCheckpointRequest{Id: "a"})
+	if left, _ := os.ReadDir(filepath.Join(c.BundlePath, "checkpoints")); err != nil || len(list.Checkpoints) != 0 || len(left) != 0 {
+		t.Errorf("%v, %v are left, %v", list, left, err)
+	}
+}
