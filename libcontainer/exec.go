@@ -2,11 +2,11 @@ package libcontainer
 
 import (
 	"context"
-	"os/signal"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -55,8 +55,11 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.mode == detached {
 		return 0, l.join(init, &opts)
 	}
-	signals := catchSignals()
-	defer signal.Stop(signals)
+	signals, err := nsenter.CatchSignals()
+	if err != nil {
+		return 0, err
+	}
+	defer signals.Release()
 	if err := l.join(init, &opts); err != nil {
 		return 0, err
 	}
