@@ -73,6 +73,7 @@ type box struct {
 	command *exec.Cmd
 	client  *proto.Client
 	ctx     context.Context
+	ended   bool
 }
 
 var boxes atomic.Int64
@@ -169,6 +170,10 @@ func (b *box) launch() {
 
 // end deletes the container and expects the shim to end and nothing to be left.
 func (b *box) end() {
+	if b.ended {
+		return
+	}
+	b.ended = true
 	if err := b.client.Delete(b.ctx); err != nil {
 		b.t.Errorf("delete: %v", err)
 		b.command.Process.Kill()
