@@ -369,8 +369,10 @@ func TestFifosCarryOutputAndAnUnopenedOneIsAnError(t *testing.T) {
 }
 
 func TestKilledRuntimeLeavesNothing(t *testing.T) {
-	hook := filepath.Join(t.TempDir(), "hook")
-	must(t, os.WriteFile(hook, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755))
+	dir := t.TempDir()
+	hook, begun := filepath.Join(dir, "hook"), filepath.Join(dir, "begun")
+	must(t, unix.Mkfifo(begun, 0o600))
+	must(t, os.WriteFile(hook, []byte("#!/bin/sh\necho >"+begun+"\nexec sleep 1000\n"), 0o755))
 	b := newBox(t, sh("true"), func(spec map[string]any) {
 		spec["hooks"] = map[string]any{"prestart": []any{map[string]any{"path": hook, "timeout": 5}}}
 	})
@@ -381,7 +383,8 @@ func TestKilledRuntimeLeavesNothing(t *testing.T) {
 		result <- err
 	}()
 	pid := b.child()
-	time.Sleep(100 * time.Millisecond) // into its work; any moment must do
+	_, err := os.ReadFile(begun)
+	must(t, err)
 	must(t, unix.Kill(pid, unix.SIGKILL))
 	if err := <-result; err == nil || !strings.Contains(err.Error(), "killed by signal 9") {
 		t.Errorf("start: %v", err)
