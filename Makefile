@@ -64,7 +64,7 @@ lint: ## golangci-lint (its first build takes minutes)
 	go run $(GOLANGCI_LINT) run ./...
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
-	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines" ./integration/perf -v -full
+	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines|Logs" ./integration/perf -v -full
 
 leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
 	@$(TOOL)/leakcheck
