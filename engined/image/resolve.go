@@ -9,6 +9,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/proto/errdefs"
@@ -46,6 +47,29 @@ func (s *Store) find(ctx context.Context, ref string) (found match, err error) {
 		return err
 	})
 	return found, err
+}
+
+// suits refuses an image that is for none of the platforms; none means any.
+func (m match) suits(ref string, platforms []ocispec.Platform) error {
+	has := m.config.Platform
+	for i, wanted := range platforms {
+		if suits(wanted, has) {
+			return nil
+		}
+		if i == len(platforms)-1 {
+			return errdefs.NotFound.Errorf("image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
+				ref, platformText(wanted), platformText(has))
+		}
+	}
+	return nil
+}
+
+func platformText(p ocispec.Platform) string {
+	text := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		text += "/" + p.Variant
+	}
+	return text
 }
 
 // read reads the row of an image that is there.
