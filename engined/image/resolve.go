@@ -72,16 +72,23 @@ func platformText(p ocispec.Platform) string {
 	return text
 }
 
-// read reads the row of an image that is there.
+// read reads the row of an image that is there, or of which names are.
 func (s *Store) read(ctx context.Context, tx *sql.Tx, layers map[digest.Digest]layer.Layer, id digest.Digest) (*row, error) {
 	rows, err := s.readRows(ctx, tx, layers, columns+`WHERE id = ?`, id.String())
 	if err != nil {
 		return nil, err
 	}
-	if len(rows) == 0 {
+	found := len(rows) > 0
+	if !found {
+		rows = []*row{lost(id)}
+	}
+	if err := readNames(ctx, tx, &rows, false); err != nil {
+		return nil, err
+	}
+	if !found && len(rows[0].names) == 0 {
 		return nil, noSuchImage(id.String())
 	}
-	return rows[0], readNames(ctx, tx, rows)
+	return rows[0], nil
 }
 
 // lookUp returns the id that ref means, and the name if it is one.
