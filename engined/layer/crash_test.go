@@ -42,7 +42,7 @@ func TestAKilledUnpackLeavesWholeLayersOrNothing(t *testing.T) {
 		t.Run("at "+point, func(t *testing.T) {
 			root := t.TempDir()
 			killAt(t, root, point)
-			s := open(t, root, "overlay")
+			s := open(t, root, "overlay2")
 			all, err := s.All(t.Context())
 			if err != nil {
 				t.Fatal(err)

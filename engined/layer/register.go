@@ -100,6 +100,9 @@ func (s *Store) unpackNew(ctx context.Context, req RegisterRequest, stream io.Re
 	if len(below) > 0 {
 		l.Total += below[len(below)-1].Total
 	}
+	if err := s.driver.unmount(staging); err != nil {
+		return Layer{}, err
+	}
 	final := filepath.Join(s.root, l.dir)
 	if err := os.Rename(staging, final); err != nil {
 		return Layer{}, err
