@@ -62,7 +62,7 @@ lint: ## golangci-lint (its first build takes minutes)
 	go run $(GOLANGCI_LINT) run ./...
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
-	go test -count=1 -timeout 30m -run "Runtimes|PeakMemory|Engines" ./integration/perf -v -full
+	go test -count=1 -timeout 30m -run "Runtimes|PeakMemory|Engines|Image" ./integration/perf -v -full
 
 leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
 	@$(TOOL)/leakcheck
