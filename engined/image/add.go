@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // work returns the owner under which a call holds the layers it makes.
@@ -19,6 +21,7 @@ type addition struct {
 	config *config
 	parent digest.Digest
 	names  []name
+	more   func(tx *sql.Tx, id digest.Digest) error // what else appears with it, or nil
 }
 
 // moved is a name that was another image's until now.
@@ -28,8 +31,27 @@ type moved struct {
 }
 
 // add stores an image with its names and its hold on the layers, all or
-// nothing. An image that is there already only gets the names.
+// nothing. An image that is there already only gets the names. When add returns,
+// not even a power cut undoes it: the layers' bytes are on disk before the row
+// that needs them, and the row after it.
 func (s *Store) add(ctx context.Context, a addition) (id digest.Digest, taken []moved, err error) {
+	if err := s.layers.Sync(); err != nil {
+		return "", nil, fmt.Errorf("storing the layers of an image: %w", err)
+	}
+	failpoint.At("layers-synced")
+	if id, taken, err = s.insert(ctx, a); err != nil {
+		return "", nil, fmt.Errorf("storing image %s: %w", id, err)
+	}
+	failpoint.At("image-stored")
+	if err := s.db.Sync(); err != nil {
+		return "", nil, err
+	}
+	failpoint.At("image-synced")
+	return id, taken, nil
+}
+
+// insert is the transaction that makes an image.
+func (s *Store) insert(ctx context.Context, a addition) (id digest.Digest, taken []moved, err error) {
 	id = digest.FromBytes(a.raw)
 	err = s.db.Update(ctx, func(tx *sql.Tx) error {
 		taken = nil
@@ -51,13 +73,12 @@ func (s *Store) add(ctx context.Context, a addition) (id digest.Digest, taken []
 				taken = append(taken, moved{n, before})
 			}
 		}
-		return nil
+		if a.more == nil {
+			return nil
+		}
+		return a.more(tx, id)
 	})
-	if err != nil {
-		return "", nil, fmt.Errorf("storing image %s: %w", id, err)
-	}
-	failpoint("image-stored")
-	return id, taken, nil
+	return id, taken, err
 }
 
 // owner is the name under which an image holds its layers.

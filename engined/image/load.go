@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -121,7 +122,7 @@ func (l *loader) layer(ctx context.Context, parent, diff digest.Digest, from blo
 		return layer.Layer{}, fmt.Errorf("loading layer %s: %w", diff, err)
 	}
 	progress.end()
-	failpoint("layer-loaded")
+	failpoint.At("layer-loaded")
 	return registered, nil
 }
 
