@@ -22,7 +22,7 @@ OCIRUN_TAGS := $(TAGS) seccomp
 TOOL := go run ./integration/cmd
 UNIT = $$(go list ./... | grep -v /integration)
 
-.PHONY: help build race run stop test unit integration check lint bench leakcheck clean generate packages packages-test
+.PHONY: help build race run stop test unit integration check lint bench power leakcheck clean generate packages packages-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ lint: ## golangci-lint (its first build takes minutes)
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
 	go test -count=1 -timeout 30m -run "Runtimes|PeakMemory|Engines|Image" ./integration/perf -v -full
+
+power: build ## power cuts in a virtual machine (root; ENGINED_VM_RUN, see integration/power)
+	ENGINED_POWER=$${ENGINED_POWER:-30} go test -count=1 -timeout 90m -run PowerCuts ./integration/power -v
 
 leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
 	@$(TOOL)/leakcheck
