@@ -110,7 +110,7 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 		o.FreezeCgroup = dir
 	}
 	if opts.LazyPages && opts.StatusFD >= 0 && version < criuStatusReady {
-		o.StatusFD = session.pass(os.NewFile(uintptr(opts.StatusFD), "status-fd"))
+		o.StatusFD = opts.StatusFD
 	}
 	request := criu.PreDump
 	if !opts.PreDump {
@@ -203,9 +203,10 @@ func (o *CheckpointOptions) checkFeatures(ctx context.Context) error {
 
 // session is one request to criu and the files that go with it.
 type session struct {
-	options criu.Options
-	files   []*os.File // criu's, from criu.FirstFD on
-	log     string
+	options     criu.Options
+	directories []*os.File
+	files       []*os.File // criu's, from criu.FirstFD on
+	log         string
 }
 
 // open opens the directories and fills in what all requests share.
@@ -223,7 +224,8 @@ func (o *CheckpointOptions) open(log string) (*session, error) {
 		if err != nil {
 			return -1, err
 		}
-		return s.pass(file), nil
+		s.directories = append(s.directories, file)
+		return int(file.Fd()), nil
 	}
 	var err error
 	if s.options.ImagesFD, err = directory(o.ImagePath); err != nil {
@@ -252,10 +254,10 @@ func (s *session) pass(file *os.File) int {
 }
 
 func (s *session) close() {
-	for _, file := range s.files {
+	for _, file := range append(s.directories, s.files...) {
 		file.Close()
 	}
-	s.files = nil
+	s.directories, s.files = nil, nil
 }
 
 // explain adds criu's own reasons from its log, or what it said without one.

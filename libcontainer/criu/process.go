@@ -121,13 +121,14 @@ func (p *Process) explain(err error) error {
 	return err
 }
 
-// Reasons ends criu and returns the first errors that it reported before it
-// had a log. A restored container's standard error is not looked at.
+// Reasons waits for a criu that has failed and returns the first errors that it
+// reported before it had a log. A restored container's standard error is not
+// looked at.
 func (p *Process) Reasons() []string {
 	if p.stderr == nil {
 		return nil
 	}
-	p.Abort()
+	p.Close() //nolint:errcheck // it has failed; its words are what counts
 	return reasons(p.stderr)
 }
 
