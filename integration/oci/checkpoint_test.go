@@ -56,7 +56,7 @@ func checkpointed(t *testing.T, change func(*specs.Spec)) *saved {
 	}
 	t.Cleanup(func() {
 		_, _ = c.runtime.Call(c.dir, "delete", "--force", c.id)
-		if err := leftovers.Await(deadline(), leftovers.Since(before, dir)); err != nil {
+		if err := leftovers.Await(deadline(), leftovers.Since(before, c.runtime.Root, filepath.Join(c.dir, "rootfs"))); err != nil {
 			t.Error(err)
 		}
 	})
