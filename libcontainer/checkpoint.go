@@ -45,7 +45,7 @@ type CheckpointOptions struct {
 
 // Files of a checkpoint besides criu's.
 const (
-	descriptorsFile = "descriptors.json" // State.Stdio, by runc's name
+	descriptorsFile = "descriptors.json" // stdio, as criu names it; runc's name
 	dumpLog         = "dump.log"
 	restoreLog      = "restore.log"
 )
@@ -118,7 +118,11 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 		if err := c.dumpMounts(o, spec); err != nil {
 			return err
 		}
-		if err := writeJSON(filepath.Join(opts.ImagePath, descriptorsFile), c.State.Stdio); err != nil {
+		descriptors, err := c.externalStdio(o)
+		if err != nil {
+			return err
+		}
+		if err := writeJSON(filepath.Join(opts.ImagePath, descriptorsFile), descriptors); err != nil {
 			return err
 		}
 	}
@@ -321,6 +325,63 @@ func checkExternal(kind specs.LinuxNamespaceType, version int) error {
 		return errdefs.FailedPrecondition.Errorf("criu lacks support for external %s namespaces: version %d is too old", kind, version)
 	}
 	return nil
+}
+
+// externalStdio names the container's stdio for the restore: pipes by their
+// name; files and devices that are not in the container's mounts, as the
+// host's /dev/null or a log file, by the name that makes criu leave them out.
+func (c *Container) externalStdio(o *criu.Options) ([]string, error) {
+	process := "/proc/" + strconv.Itoa(c.State.Pid)
+	mounts, err := os.ReadFile(process + "/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	list := slices.Clone(c.State.Stdio)
+	for fd, was := range list {
+		if strings.HasPrefix(was, "pipe:") {
+			continue
+		}
+		name, err := externalFile(process, strconv.Itoa(fd), string(mounts))
+		if err != nil {
+			return nil, fmt.Errorf("asking for the container's descriptor %d: %w", fd, err)
+		}
+		if name != "" {
+			list[fd] = name
+			o.External = append(o.External, name)
+		}
+	}
+	return list, nil
+}
+
+// externalFile names a process's descriptor, "file[MOUNT:INODE]", if its mount
+// is not one of the process's.
+func externalFile(process, fd, mounts string) (string, error) {
+	info, err := os.ReadFile(process + "/fdinfo/" + fd)
+	if errors.Is(err, os.ErrNotExist) { // closed since
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	mount := ""
+	for line := range strings.Lines(string(info)) {
+		if id, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			mount = strings.TrimSpace(id)
+		}
+	}
+	id, err := strconv.Atoi(mount)
+	if err != nil {
+		return "", errdefs.Internal.Errorf("%s/fdinfo/%s has no mnt_id", process, fd)
+	}
+	var found unix.Stat_t
+	if err := unix.Stat(process+"/fd/"+fd, &found); err != nil {
+		return "", err
+	}
+	own := strings.HasPrefix(mounts, mount+" ") || strings.Contains(mounts, "\n"+mount+" ")
+	if kind := found.Mode & unix.S_IFMT; own || kind != unix.S_IFREG && kind != unix.S_IFCHR {
+		return "", nil
+	}
+	return fmt.Sprintf("file[%x:%x]", id, found.Ino), nil
 }
 
 // stdio says what our descriptors 0 to 2 are, which become the container's.

@@ -136,7 +136,7 @@ func count(t *testing.T, dir string, at int) int {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		text, err := os.ReadFile(filepath.Join(dir, "count"))
-		if errors.Is(err, os.ErrNotExist) {
+		if errors.Is(err, os.ErrNotExist) || len(text) == 0 {
 			continue
 		}
 		if err != nil {
