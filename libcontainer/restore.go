@@ -284,7 +284,9 @@ func (r *restore) mountRoot() (root string, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return "", fmt.Errorf("making a mount namespace: %w", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	// Slaves, not private ones: where the container's mounts were slaves of the
+	// host's, criu looks for a group that they can join.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return "", fmt.Errorf("cutting the mount namespace off from the host: %w", err)
 	}
 	if root, err = filepath.EvalSymlinks(r.container.Dir()); err != nil {
