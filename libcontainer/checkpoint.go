@@ -72,6 +72,9 @@ func Checkpoint(ctx context.Context, c *Container, opts CheckpointOptions) error
 		return errdefs.FailedPrecondition.Errorf("Container cannot be checkpointed in %s state", status) //nolint:staticcheck // runc's text
 	}
 	if err := c.dump(ctx, &opts); err != nil {
+		if status == Running { // a criu that was killed leaves it frozen
+			err = errors.Join(err, c.cgroup().Thaw(ctx))
+		}
 		return err
 	}
 	if opts.LeaveRunning || opts.PreDump {
