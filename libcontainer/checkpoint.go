@@ -45,7 +45,7 @@ type CheckpointOptions struct {
 
 // Files of a checkpoint besides criu's.
 const (
-	descriptorsFile = "descriptors.json" // State.Stdio, by runc's name
+	descriptorsFile = "descriptors.json" // stdio, as criu names it; runc's name
 	dumpLog         = "dump.log"
 	restoreLog      = "restore.log"
 )
@@ -72,6 +72,9 @@ func Checkpoint(ctx context.Context, c *Container, opts CheckpointOptions) error
 		return errdefs.FailedPrecondition.Errorf("Container cannot be checkpointed in %s state", status) //nolint:staticcheck // runc's text
 	}
 	if err := c.dump(ctx, &opts); err != nil {
+		if status == Running { // a criu that was killed leaves it frozen
+			err = errors.Join(err, c.cgroup().Thaw(ctx))
+		}
 		return err
 	}
 	if opts.LeaveRunning || opts.PreDump {
@@ -110,7 +113,7 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 		o.FreezeCgroup = dir
 	}
 	if opts.LazyPages && opts.StatusFD >= 0 && version < criuStatusReady {
-		o.StatusFD = session.pass(os.NewFile(uintptr(opts.StatusFD), "status-fd"))
+		o.StatusFD = opts.StatusFD
 	}
 	request := criu.PreDump
 	if !opts.PreDump {
@@ -118,7 +121,11 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 		if err := c.dumpMounts(o, spec); err != nil {
 			return err
 		}
-		if err := writeJSON(filepath.Join(opts.ImagePath, descriptorsFile), c.State.Stdio); err != nil {
+		descriptors, err := c.externalStdio(o)
+		if err != nil {
+			return err
+		}
+		if err := writeJSON(filepath.Join(opts.ImagePath, descriptorsFile), descriptors); err != nil {
 			return err
 		}
 	}
@@ -203,9 +210,10 @@ func (o *CheckpointOptions) checkFeatures(ctx context.Context) error {
 
 // session is one request to criu and the files that go with it.
 type session struct {
-	options criu.Options
-	files   []*os.File // criu's, from criu.FirstFD on
-	log     string
+	options     criu.Options
+	directories []*os.File
+	files       []*os.File // criu's, from criu.FirstFD on
+	log         string
 }
 
 // open opens the directories and fills in what all requests share.
@@ -223,7 +231,8 @@ func (o *CheckpointOptions) open(log string) (*session, error) {
 		if err != nil {
 			return -1, err
 		}
-		return s.pass(file), nil
+		s.directories = append(s.directories, file)
+		return int(file.Fd()), nil
 	}
 	var err error
 	if s.options.ImagesFD, err = directory(o.ImagePath); err != nil {
@@ -252,10 +261,10 @@ func (s *session) pass(file *os.File) int {
 }
 
 func (s *session) close() {
-	for _, file := range s.files {
+	for _, file := range append(s.directories, s.files...) {
 		file.Close()
 	}
-	s.files = nil
+	s.directories, s.files = nil, nil
 }
 
 // explain adds criu's own reasons from its log, or what it said without one.
@@ -319,6 +328,63 @@ func checkExternal(kind specs.LinuxNamespaceType, version int) error {
 		return errdefs.FailedPrecondition.Errorf("criu lacks support for external %s namespaces: version %d is too old", kind, version)
 	}
 	return nil
+}
+
+// externalStdio names the container's stdio for the restore: pipes by their
+// name; files and devices that are not in the container's mounts, as the
+// host's /dev/null or a log file, by the name that makes criu leave them out.
+func (c *Container) externalStdio(o *criu.Options) ([]string, error) {
+	process := "/proc/" + strconv.Itoa(c.State.Pid)
+	mounts, err := os.ReadFile(process + "/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	list := slices.Clone(c.State.Stdio)
+	for fd, was := range list {
+		if strings.HasPrefix(was, "pipe:") {
+			continue
+		}
+		name, err := externalFile(process, strconv.Itoa(fd), string(mounts))
+		if err != nil {
+			return nil, fmt.Errorf("asking for the container's descriptor %d: %w", fd, err)
+		}
+		if name != "" {
+			list[fd] = name
+			o.External = append(o.External, name)
+		}
+	}
+	return list, nil
+}
+
+// externalFile names a process's descriptor, "file[MOUNT:INODE]", if its mount
+// is not one of the process's.
+func externalFile(process, fd, mounts string) (string, error) {
+	info, err := os.ReadFile(process + "/fdinfo/" + fd)
+	if errors.Is(err, os.ErrNotExist) { // closed since
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	mount := ""
+	for line := range strings.Lines(string(info)) {
+		if id, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			mount = strings.TrimSpace(id)
+		}
+	}
+	id, err := strconv.Atoi(mount)
+	if err != nil {
+		return "", errdefs.Internal.Errorf("%s/fdinfo/%s has no mnt_id", process, fd)
+	}
+	var found unix.Stat_t
+	if err := unix.Stat(process+"/fd/"+fd, &found); err != nil {
+		return "", err
+	}
+	own := strings.HasPrefix(mounts, mount+" ") || strings.Contains(mounts, "\n"+mount+" ")
+	if kind := found.Mode & unix.S_IFMT; own || kind != unix.S_IFREG && kind != unix.S_IFCHR {
+		return "", nil
+	}
+	return fmt.Sprintf("file[%x:%x]", id, found.Ino), nil
 }
 
 // stdio says what our descriptors 0 to 2 are, which become the container's.

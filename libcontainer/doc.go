@@ -1,5 +1,6 @@
 // Package libcontainer is the OCI runtime behind ocirun's verbs, one file per
-// verb: create, start, run, exec, kill, delete, pause, update, list.
+// verb: create, start, run, exec, kill, delete, pause, update, list, checkpoint,
+// restore.
 //
 // It runs on specs.Spec itself. Creating a container is two things: pure Go
 // compiles spec and host facts into a plan (validate.go, plan.go, rootfs/),
@@ -32,6 +33,10 @@
 // State is what create knew and the kernel cannot tell (state.go); status is
 // derived (status.go). Any failure unwinds what was made (errdefs.Undo).
 //
-// Absent on purpose: checkpoint and restore, and what validate.go answers with
-// NotImplemented. Start reading at launch in create.go.
+// Saving and bringing back processes is CRIU's work (package criu); checkpoint
+// and restore tell it what is not the container's own: mounts, namespaces and
+// stdio from outside.
+//
+// Absent on purpose: what validate.go answers with NotImplemented. Start reading
+// at launch in create.go.
 package libcontainer

@@ -133,14 +133,10 @@ func (r *restore) bring(ctx context.Context) (err error) {
 	if err := checkpointThere(r.with.Checkpoint.ImagePath); err != nil {
 		return err
 	}
-	if r.session, err = r.with.Checkpoint.open(restoreLog); err != nil {
-		return err
-	}
-	defer r.session.close()
-	if err := r.options(); err != nil {
-		return err
-	}
 	process, err := r.startCriu()
+	if r.session != nil {
+		defer r.session.close()
+	}
 	if err != nil {
 		return err
 	}
@@ -220,7 +216,8 @@ func (r *restore) joinNamespaces(o *criu.Options) error {
 	return nil
 }
 
-// inheritStdio connects the pipes that the container's stdio were with ours.
+// inheritStdio puts our stdio in the place of pipes and files from outside that
+// the container's were.
 func (r *restore) inheritStdio(o *criu.Options) error {
 	path := filepath.Join(r.with.Checkpoint.ImagePath, descriptorsFile)
 	data, err := os.ReadFile(path)
@@ -232,7 +229,7 @@ func (r *restore) inheritStdio(o *criu.Options) error {
 		return errdefs.DataLoss.Errorf("reading %s: expected up to three descriptors (%v)", path, err)
 	}
 	for fd, name := range descriptors {
-		if strings.Contains(name, "pipe:") {
+		if strings.HasPrefix(name, "pipe:") || strings.HasPrefix(name, "file[") {
 			o.InheritFDs = append(o.InheritFDs, criu.InheritFD{Key: name, FD: fd})
 		}
 	}
@@ -255,37 +252,54 @@ func (r *restore) startCriu() (process *criu.Process, err error) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err = r.mountRoot(); err != nil {
-			return
-		}
-		process, err = criu.Start(r.with.Checkpoint.Binary, stdio, r.session.files)
+		process, err = r.startInside(stdio)
 	}()
 	<-done
 	return process, err
 }
 
+// startInside runs in the new mount namespace. The images' directory is opened
+// there, too: criu mounts in it.
+func (r *restore) startInside(stdio []*os.File) (*criu.Process, error) {
+	root, err := r.mountRoot()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.findPlaces(root); err != nil {
+		return nil, err
+	}
+	if r.session, err = r.with.Checkpoint.open(restoreLog); err != nil {
+		return nil, err
+	}
+	r.session.options.Root = root
+	if err := r.options(); err != nil {
+		return nil, err
+	}
+	return criu.Start(r.with.Checkpoint.Binary, stdio, r.session.files)
+}
+
 // mountRoot gives the thread its own mounts and mounts the root. Its parent
 // directory is the container's, which nobody mounts over.
-func (r *restore) mountRoot() error {
+func (r *restore) mountRoot() (root string, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("making a mount namespace: %w", err)
+		return "", fmt.Errorf("making a mount namespace: %w", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("cutting the mount namespace off from the host: %w", err)
+	// Slaves, not private ones: where the container's mounts were slaves of the
+	// host's, criu looks for a group that they can join.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return "", fmt.Errorf("cutting the mount namespace off from the host: %w", err)
 	}
-	root, err := filepath.EvalSymlinks(r.container.Dir())
-	if err != nil {
-		return err
+	if root, err = filepath.EvalSymlinks(r.container.Dir()); err != nil {
+		return "", err
 	}
 	root = filepath.Join(root, "criu-root")
 	if err := os.Mkdir(root, 0o755); err != nil {
-		return err
+		return "", err
 	}
 	if err := unix.Mount(r.rootfs, root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("mounting the root %q: %w", r.rootfs, err)
+		return "", fmt.Errorf("mounting the root %q: %w", r.rootfs, err)
 	}
-	r.session.options.Root = root
-	return r.findPlaces(root)
+	return root, nil
 }
 
 // enterCgroup makes the container's cgroup with criu in it.

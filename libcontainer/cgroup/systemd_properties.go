@@ -133,13 +133,18 @@ func inMicroseconds(name string, value any) (string, any, error) {
 // resourceProperties are r's limits as far as systemd knows them.
 func resourceProperties(ctx context.Context, m *systemd, v2 bool, r *specs.LinuxResources) ([]dbus.Struct, error) {
 	p := &propertyList{m: m, v2: v2}
+	err := p.resources(ctx, r)
+	return p.list, err
+}
+
+func (p *propertyList) resources(ctx context.Context, r *specs.LinuxResources) error {
 	if err := p.memory(r.Memory); err != nil {
-		return nil, err
+		return err
 	}
 	if err := p.cpu(ctx, r.CPU); err != nil {
-		return nil, err
+		return err
 	}
-	if b := r.BlockIO; b != nil && value(b.Weight) != 0 && !v2 {
+	if b := r.BlockIO; b != nil && value(b.Weight) != 0 && !p.v2 {
 		p.add("BlockIOWeight", uint64(*b.Weight))
 	}
 	if r.Pids != nil {
@@ -150,12 +155,10 @@ func resourceProperties(ctx context.Context, m *systemd, v2 bool, r *specs.Linux
 			p.add("TasksMax", uint64(math.MaxUint64))
 		}
 	}
-	if v2 {
-		if err := p.unified(ctx, r.Unified); err != nil {
-			return nil, err
-		}
+	if p.v2 {
+		return p.unified(ctx, r.Unified)
 	}
-	return p.list, nil
+	return nil
 }
 
 type propertyList struct {

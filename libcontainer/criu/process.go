@@ -23,6 +23,7 @@ type Process struct {
 	command *exec.Cmd
 	socket  int
 	stderr  *bytes.Buffer // nil if criu has the container's
+	message string        // of a response that says no
 }
 
 // Start starts `binary swrk`. stdio is what a restored process gets; nil is
@@ -103,9 +104,8 @@ func (p *Process) Serve(ctx context.Context, request *Request, notify func(r *Re
 // check words a failure as runc does.
 func (p *Process) check(wanted Type, response *Response) error {
 	switch {
-	case !response.Success && response.Message != "":
-		return fmt.Errorf("criu failed: type %s errno %d: %s", response.Type, response.Errno, response.Message)
 	case !response.Success:
+		p.message = strings.TrimSpace(response.Message)
 		return fmt.Errorf("criu failed: type %s errno %d", response.Type, response.Errno)
 	case response.Type != wanted:
 		return errdefs.Internal.Errorf("criu answered a request of type %s with %s", wanted, response.Type)
@@ -121,14 +121,20 @@ func (p *Process) explain(err error) error {
 	return err
 }
 
-// Reasons ends criu and returns the first errors that it reported before it
-// had a log. A restored container's standard error is not looked at.
+// Reasons waits for a criu that has failed and returns the first errors that it
+// reported before it had a log. A restored container's standard error is not
+// looked at.
 func (p *Process) Reasons() []string {
-	if p.stderr == nil {
-		return nil
+	if p.stderr != nil {
+		p.Close() //nolint:errcheck // it has failed; its words are what counts
+		if found := reasons(p.stderr); len(found) > 0 {
+			return found
+		}
 	}
-	p.Abort()
-	return reasons(p.stderr)
+	if p.message != "" {
+		return []string{p.message}
+	}
+	return nil
 }
 
 func (p *Process) send(request *Request) error {

