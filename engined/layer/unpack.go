@@ -47,6 +47,9 @@ func unpack(ctx context.Context, dir string, lowers []string, style whiteoutStyl
 		return content{}, err
 	}
 	defer u.close()
+	if err := u.rootLikeBelow(); err != nil {
+		return content{}, err
+	}
 	split, err := createSplit(filepath.Join(dir, splitName))
 	if err != nil {
 		return content{}, err
@@ -89,6 +92,21 @@ func newUnpacker(ctx context.Context, dir string, lowers []string, style whiteou
 	}
 	return &unpacker{ctx: ctx, root: root, style: style, lowers: lowers, parent: -1,
 		made: map[string]bool{}, buffer: make([]byte, len(zeros))}, nil
+}
+
+// rootLikeBelow gives the layer's root the times of the one below it, unless the tar
+// says others: the uppermost directory's are seen.
+func (u *unpacker) rootLikeBelow() error {
+	if len(u.lowers) == 0 {
+		return nil
+	}
+	var stat unix.Stat_t
+	below := filepath.Join(u.lowers[0], "diff")
+	if err := unix.Lstat(below, &stat); err != nil {
+		return &os.PathError{Op: "lstat", Path: below, Err: err}
+	}
+	u.times = append(u.times, directoryTimes{".", []unix.Timespec{stat.Atim, stat.Mtim}})
+	return nil
 }
 
 func (u *unpacker) close() {
@@ -312,8 +330,7 @@ func (u *unpacker) removeBelow(dirFd int, dir, name string) error {
 
 // setTimes gives directories their times, after everything is in them.
 func (u *unpacker) setTimes() error {
-	for i := len(u.times) - 1; i >= 0; i-- {
-		at := u.times[i]
+	for _, at := range u.times { // of several for one directory the last counts
 		parent, err := u.find(path.Dir(at.path))
 		if err == nil {
 			err = unix.UtimesNanoAt(parent, path.Base(at.path), at.times, unix.AT_SYMLINK_NOFOLLOW)
