@@ -85,20 +85,20 @@ func crafted(t *testing.T) map[string][]byte {
 		return tarOf(t, entries...)
 	}
 	return map[string][]byte{
-		"a zero byte in a record":     bytes.Replace(tarOf(t, file("n"+strings.Repeat("x", 120), "")), []byte("path=n"), []byte("path=\x00"), 1),
-		"a record's length lies":      bytes.Replace(tarOf(t, file("n"+strings.Repeat("x", 120), "")), []byte(" path="), []byte("9path="), 1),
-		"a size below zero":           patched(124, "-0000000001\x00"),
-		"a size of everything":        patched(124, "77777777777\x00"),
-		"a device of rubbish":         patched(329, "zzzzzzz\x00"),
-		"a checksum that is wrong":    bytes.Replace(plain, []byte("body"), []byte("\xff\xff\xff\xff"), 1)[:600],
-		"headers without an end":      bytes.Repeat(plain[:len(plain)-1024], 50),
+		"a zero byte in a record":      bytes.Replace(tarOf(t, file("n"+strings.Repeat("x", 120), "")), []byte("path=n"), []byte("path=\x00"), 1),
+		"a record's length lies":       bytes.Replace(tarOf(t, file("n"+strings.Repeat("x", 120), "")), []byte(" path="), []byte("9path="), 1),
+		"a size below zero":            patched(124, "-0000000001\x00"),
+		"a size of everything":         patched(124, "77777777777\x00"),
+		"a device of rubbish":          patched(329, "zzzzzzz\x00"),
+		"a checksum that is wrong":     bytes.Replace(plain, []byte("body"), []byte("\xff\xff\xff\xff"), 1)[:600],
+		"headers without an end":       bytes.Repeat(plain[:len(plain)-1024], 50),
 		"two hundred directories deep": deep(200),
-		"many links":    tarOf(t, manyLinks(500)...),
-		"gzip in gzip":                gzipped(t, gzipped(t, plain)),
-		"gzip with a tail":            append(gzipped(t, plain), []byte("rubbish behind the end")...),
-		"nothing at all":              {},
-		"one block":                   make([]byte, 512),
-		"zeros":                       make([]byte, 100_000),
+		"many links":                   tarOf(t, manyLinks(500)...),
+		"gzip in gzip":                 gzipped(t, gzipped(t, plain)),
+		"gzip with a tail":             append(gzipped(t, plain), []byte("rubbish behind the end")...),
+		"nothing at all":               {},
+		"one block":                    make([]byte, 512),
+		"zeros":                        make([]byte, 100_000),
 	}
 }
 
