@@ -248,7 +248,11 @@ func TestTheLastTimesOfADirectoryCount(t *testing.T) {
 		below := s.mustRegister(t, "", at("./", 1000), at("d/", 2000), file("d/x", "x"))
 		top := s.mustRegister(t, below.Chain, file("d/.wh.x", ""), at("d/", 3000), file("y", "y"), at("d/", 4000))
 		root := s.mustMount(t, "one", top.Chain)
-		for name, want := range map[string]int64{"": 1000, "d": 4000} {
+		wanted := map[string]int64{"d": 4000}
+		if driver == "overlay" { // a copy's root is the one that was filled
+			wanted[""] = 1000
+		}
+		for name, want := range wanted {
 			path := filepath.Join(s.root, top.dir, "diff", name)
 			if found, err := os.Stat(path); err != nil || found.ModTime().Unix() != want {
 				t.Errorf("%s: %v (%v), want %d; mounted at %s", path, found.ModTime().Unix(), err, want, root)

@@ -22,6 +22,7 @@ type Registry struct {
 
 // RegistryOptions choose what a registry demands. The zero value: nothing.
 type RegistryOptions struct {
+	Dir       string // where it keeps blobs; "": a new one
 	Address   string // "": 127.0.0.1
 	TLS       string // directory with server.crt and server.key, and ca.crt
 	ClientTLS bool   // only clients with a certificate of the CA
@@ -43,6 +44,12 @@ func NewRegistry(t testing.TB) *Registry {
 	return NewRegistryWith(t, RegistryOptions{})
 }
 
+// RegistryOf starts a registry of what is in a directory.
+func RegistryOf(t testing.TB, dir string) *Registry {
+	t.Helper()
+	return NewRegistryWith(t, RegistryOptions{Dir: dir})
+}
+
 // NewRegistryWith is NewRegistry with options.
 func NewRegistryWith(t testing.TB, options RegistryOptions) *Registry {
 	t.Helper()
@@ -52,7 +59,10 @@ func NewRegistryWith(t testing.TB, options RegistryOptions) *Registry {
 	if options.Address == "" {
 		options.Address = "127.0.0.1"
 	}
-	r := &Registry{Host: freePort(t, options.Address), Dir: t.TempDir()}
+	if options.Dir == "" {
+		options.Dir = t.TempDir()
+	}
+	r := &Registry{Host: freePort(t, options.Address), Dir: options.Dir}
 	config := filepath.Join(t.TempDir(), "registry.yml")
 	if err := os.WriteFile(config, []byte(r.settings(t, options)), 0o600); err != nil {
 		t.Fatal(err)
