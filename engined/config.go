@@ -57,7 +57,8 @@ type Config struct {
 	LogOptions     map[string]string
 
 	InsecureRegistries  []string // HOST[:PORT] or CIDR
-	RegistryMirrors     []string // URLs, for Docker Hub
+	RegistryMirrors     []string // URLs, for Docker Hub; HOST=URL for others
+	RegistryCerts       []string // directories with HOST/*.crt, *.cert, *.key
 	MaxDownloads        int      // at the same time
 	MaxUploads          int      // at the same time
 	MaxDownloadAttempts int
@@ -123,7 +124,8 @@ func (c *Config) settings() []setting {
 		{"log-driver", "log-driver", "", text{&c.LogDriver}, false, "log `driver` of new containers"},
 		{"log-opts", "log-opt", "", pairs{&c.LogOptions}, false, "`KEY=VALUE` for the log driver (repeatable)"},
 		{"insecure-registries", "insecure-registry", "", list{&c.InsecureRegistries}, false, "`HOST[:PORT]` or network to talk to without verified TLS (repeatable)"},
-		{"registry-mirrors", "registry-mirror", "", list{&c.RegistryMirrors}, false, "`URL` to ask before Docker Hub (repeatable)"},
+		{"registry-mirrors", "registry-mirror", "", list{&c.RegistryMirrors}, false, "`[HOST=]URL` to ask before Docker Hub, or that registry (repeatable)"},
+		{"registry-certs", "registry-certs", "", list{&c.RegistryCerts}, false, "`directory` with HOST/*.crt, *.cert and *.key for registries (repeatable; default /etc/engined/certs.d and /etc/docker/certs.d)"},
 		{"max-concurrent-downloads", "max-concurrent-downloads", "", number{&c.MaxDownloads}, false, "`number` of layers downloaded at the same time"},
 		{"max-concurrent-uploads", "max-concurrent-uploads", "", number{&c.MaxUploads}, false, "`number` of layers uploaded at the same time"},
 		{"max-download-attempts", "max-download-attempts", "", number{&c.MaxDownloadAttempts}, false, "`number` of attempts before a download fails"},
@@ -234,6 +236,9 @@ func sortedKeys[V any](m map[string]V) []string {
 func (c *Config) complete() error {
 	if len(c.Hosts) == 0 {
 		c.Hosts = []string{DefaultHost}
+	}
+	if len(c.RegistryCerts) == 0 {
+		c.RegistryCerts = []string{"/etc/engined/certs.d", "/etc/docker/certs.d"}
 	}
 	c.TLS = c.TLS || c.TLSVerify
 	for _, path := range []*string{&c.DataRoot, &c.ExecRoot, &c.Pidfile} {

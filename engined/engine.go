@@ -281,7 +281,7 @@ func (e *engine) openLayers(ctx context.Context) (err error) {
 func (e *engine) openRegistry(context.Context) (err error) {
 	e.registry, err = registry.Open(registry.Options{
 		Dir: filepath.Join(e.config.DataRoot, "tmp"), Insecure: e.config.InsecureRegistries, Mirrors: e.config.RegistryMirrors,
-		CertDirs:  []string{"/etc/engined/certs.d", "/etc/docker/certs.d"},
+		CertDirs:  e.config.RegistryCerts,
 		Downloads: e.config.MaxDownloads, Uploads: e.config.MaxUploads, Attempts: e.config.MaxDownloadAttempts,
 		Agent: fmt.Sprintf("engined/%s go/%s os/%s arch/%s", e.version, runtime.Version(), runtime.GOOS, runtime.GOARCH), Logger: e.log,
 	})

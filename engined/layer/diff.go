@@ -42,7 +42,7 @@ func (s *Store) WriteDiff(ctx context.Context, id string, to io.Writer) error {
 	}
 	d := &differ{ctx: ctx, out: newArchiver(to)}
 	if s.driver.whiteouts() == whiteoutNodes {
-		err = d.upper(filepath.Join(s.dirOf(id), "diff"), lowers)
+		err = s.diffUpper(ctx, d, id, lowers)
 	} else {
 		err = s.diffTrees(ctx, d, id, lowers)
 	}
@@ -76,14 +76,34 @@ func (s *Store) diffTrees(ctx context.Context, d *differ, id string, lowers []st
 		return err
 	}
 	defer unix.Close(now)
-	before := -1
-	if len(lowers) > 0 {
-		if before, err = openTree(filepath.Join(lowers[0], "diff")); err != nil {
-			return err
-		}
-		defer unix.Close(before)
+	if len(lowers) == 0 {
+		return d.compare(now, -1, "")
 	}
-	return d.compare(now, before, "")
+	return s.reading(ctx, lowers[0], func(before int) error { return d.compare(now, before, "") })
+}
+
+// diffUpper is WriteDiff for overlays.
+func (s *Store) diffUpper(ctx context.Context, d *differ, id string, lowers []string) error {
+	below := make([]string, len(lowers))
+	for i, lower := range lowers {
+		below[i] = filepath.Join(lower, "diff")
+	}
+	return s.reading(ctx, s.dirOf(id), func(root int) error { return d.upper(root, "", below) })
+}
+
+// reading opens the files of a layer for the time of do.
+func (s *Store) reading(ctx context.Context, dir string, do func(root int) error) (err error) {
+	tree, done, err := s.driver.read(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	root, err := openTree(tree)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	return do(root)
 }
 
 func openTree(dir string) (int, error) {
@@ -131,23 +151,10 @@ func (d *differ) later(n *node, inside func() error) error {
 }
 
 // upper reads changes from the upper directory of an overlay.
-func (d *differ) upper(dir string, lowers []string) error {
-	root, err := openTree(dir)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(root)
-	below := make([]string, len(lowers))
-	for i, lower := range lowers {
-		below[i] = filepath.Join(lower, "diff")
-	}
-	return d.upperBelow(root, "", below)
-}
-
-func (d *differ) upperBelow(dir int, at string, lowers []string) error {
+func (d *differ) upper(dir int, at string, lowers []string) error {
 	return eachNode(d.ctx, dir, at, func(n *node) error {
 		inside := func() error {
-			return n.enter(func(fd int) error { return d.upperBelow(fd, n.path, lowers) })
+			return n.enter(func(fd int) error { return d.upper(fd, n.path, lowers) })
 		}
 		switch {
 		case n.isWhiteout():

@@ -46,7 +46,11 @@ func (g *garbage) take() []string {
 func (s *Store) drop(dirs ...string) {
 	s.garbage.mu.Lock()
 	defer s.garbage.mu.Unlock()
-	s.garbage.dirs = append(s.garbage.dirs, dirs...)
+	for _, dir := range dirs {
+		if dir != "" { // a damaged row's, which names none
+			s.garbage.dirs = append(s.garbage.dirs, dir)
+		}
+	}
 	if !s.garbage.sweeping {
 		s.garbage.sweeping = true
 		s.sweeping.Go(s.sweep)

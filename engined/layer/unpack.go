@@ -314,8 +314,7 @@ func (u *unpacker) removeBelow(dirFd int, dir, name string) error {
 
 // setTimes gives directories their times, after everything is in them.
 func (u *unpacker) setTimes() error {
-	for i := len(u.times) - 1; i >= 0; i-- {
-		at := u.times[i]
+	for _, at := range u.times { // of several for one directory the last counts
 		parent, err := u.find(path.Dir(at.path))
 		if err == nil {
 			err = unix.UtimesNanoAt(parent, path.Base(at.path), at.times, unix.AT_SYMLINK_NOFOLLOW)

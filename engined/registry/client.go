@@ -25,7 +25,7 @@ const (
 type Options struct {
 	Dir       string   // for blobs on their way; made if missing
 	Insecure  []string // hosts and networks (CIDR) that may be without TLS or a known certificate; loopback always is
-	Mirrors   []string // URLs, asked before Docker Hub
+	Mirrors   []string // URLs, asked before Docker Hub; HOST=URL before that one
 	CertDirs  []string // with HOST/*.crt, *.cert and *.key, the first is preferred
 	Downloads int      // at the same time; 0: DefaultDownloads
 	Uploads   int      // at the same time; 0: DefaultUploads
@@ -42,7 +42,7 @@ type Options struct {
 type Client struct {
 	options  Options
 	insecure insecure
-	mirrors  []host
+	mirrors  map[string][]host // by the registry's name in references
 	log      *slog.Logger
 
 	downloading *queue

@@ -100,18 +100,26 @@ func addressesOf(ctx context.Context, bare string) ([]netip.Addr, error) {
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", bare)
 }
 
-// parseMirrors reads daemon.json's registry-mirrors.
-func parseMirrors(entries []string) ([]host, error) {
-	var mirrors []host
+// parseMirrors reads daemon.json's registry-mirrors: URL for Docker Hub's, or
+// HOST=URL for those of another registry. They are asked in their order.
+func parseMirrors(entries []string) (map[string][]host, error) {
+	mirrors := map[string][]host{}
 	for _, entry := range entries {
-		u, err := url.Parse(entry)
+		of, address := hub, entry
+		if before, after, two := strings.Cut(entry, "="); two && !strings.Contains(before, "://") {
+			if err := checkHost(before); err != nil {
+				return nil, errdefs.InvalidArgument.Errorf("registry-mirrors: expected HOST=URL, got the host %q: %w", before, err)
+			}
+			of, address = before, after
+		}
+		u, err := url.Parse(address)
 		if err != nil {
 			return nil, errdefs.InvalidArgument.Errorf("registry-mirrors: %w", err)
 		}
 		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 			return nil, errdefs.InvalidArgument.Errorf("registry-mirrors: expected http:// or https:// and a host, got %q", u.Redacted())
 		}
-		mirrors = append(mirrors, host{u.Host, u.Scheme == "http"})
+		mirrors[of] = append(mirrors[of], host{u.Host, u.Scheme == "http"})
 	}
 	return mirrors, nil
 }

@@ -60,11 +60,11 @@ func TestPlainHTTPOnlyWhereItIsAllowed(t *testing.T) {
 }
 
 func TestMirrors(t *testing.T) {
-	got, err := parseMirrors([]string{"https://mirror.example/", "http://127.0.0.1:5000"})
-	if want := []host{{"mirror.example", false}, {"127.0.0.1:5000", true}}; err != nil || !reflect.DeepEqual(got, want) {
+	got, err := parseMirrors([]string{"https://mirror.example/", "http://127.0.0.1:5000", "quay.example:5000=https://other.example"})
+	if want := map[string][]host{hub: {{"mirror.example", false}, {"127.0.0.1:5000", true}}, "quay.example:5000": {{"other.example", false}}}; err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, bad := range []string{"mirror.example", "ftp://a", "https://a/path", "https://u:secret@a", "https://a?b", ""} {
+	for _, bad := range []string{"mirror.example", "ftp://a", "https://a/path", "https://u:secret@a", "https://a?b", "", "a/b=https://c", "=https://a", "a="} {
 		if _, err := parseMirrors([]string{bad}); errdefs.KindOf(err) != errdefs.InvalidArgument || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", bad, err)
 		}

@@ -39,10 +39,8 @@ type Repository struct {
 // Pull returns a repository to pull from. Nothing is asked yet.
 func (c *Client) Pull(ctx context.Context, named reference.Named, auth Auth) *Repository {
 	r := c.repository(named)
-	if reference.Domain(named) == hub {
-		for _, mirror := range c.mirrors { // credentials are the registry's
-			r.remotes = append(r.remotes, &remote{client: c, host: mirror, auth: authn.Anonymous, scopes: r.scopes("pull")})
-		}
+	for _, mirror := range c.mirrors[reference.Domain(named)] { // credentials are the registry's
+		r.remotes = append(r.remotes, &remote{client: c, host: mirror, auth: authn.Anonymous, scopes: r.scopes("pull")})
 	}
 	r.remotes = append(r.remotes, &remote{client: c, host: c.hostOf(ctx, reference.Domain(named)), auth: authenticator(auth), scopes: r.scopes("pull")})
 	return r
