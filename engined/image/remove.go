@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -49,6 +50,7 @@ func (s *Store) remove(ctx context.Context, ref string, opts RemoveOptions) ([]a
 	if err != nil {
 		return nil, nil, err
 	}
+	failpoint.At("image-removed")
 	for _, tell := range r.events {
 		tell()
 	}
