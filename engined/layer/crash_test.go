@@ -35,7 +35,7 @@ func TestAKilledUnpackLeavesWholeLayersOrNothing(t *testing.T) {
 		t.Run("at some moment", func(t *testing.T) {
 			root := t.TempDir()
 			killSomewhere(t, root)
-			s := open(t, root, "overlay")
+			s := open(t, root, "overlay2")
 			all, err := s.All(t.Context())
 			if err != nil {
 				t.Fatal(err)

@@ -100,7 +100,7 @@ func pull(e engine, name string) error {
 	return stream.Wait(ctx)
 }
 
-func remove(e engine, names ...string) error {
+func removeImages(e engine, names ...string) error {
 	for _, name := range names {
 		if _, err := e.client.ImageRemove(context.Background(), name, client.ImageRemoveOptions{PruneChildren: true}); err != nil {
 			return err
@@ -187,7 +187,7 @@ func saved(t *testing.T, e engine, name string) string {
 	if _, err = io.Copy(file, stream); err != nil {
 		t.Fatal(err)
 	}
-	if err := remove(e, name); err != nil { // else it would have it already
+	if err := removeImages(e, name); err != nil { // else it would have it already
 		t.Fatal(err)
 	}
 	return path
@@ -249,7 +249,7 @@ func TestImageRemoval(t *testing.T) {
 			return 0, err
 		}
 		began := time.Now()
-		err := remove(e, names...)
+		err := removeImages(e, names...)
 		return time.Since(began), err
 	})
 }
@@ -296,7 +296,7 @@ func TestImageMemory(t *testing.T) {
 		if err := pull(engine, registry.Host+"/large"); err != nil {
 			t.Fatal(err)
 		}
-		if err := remove(engine, registry.Host+"/large"); err != nil {
+		if err := removeImages(engine, registry.Host+"/large"); err != nil {
 			t.Fatal(err)
 		}
 	}
