@@ -326,7 +326,7 @@ func (w *imageWork) await(what string, there func() bool) {
 // files are what engined keeps for images on disk.
 func (w *imageWork) files() (left []string) {
 	w.t.Helper()
-	for _, pattern := range []string{"overlay/*", "tmp/*", "image/*"} {
+	for _, pattern := range []string{"overlay2/*", "tmp/*", "image/*"} {
 		found, err := filepath.Glob(filepath.Join(w.stack.DataRoot(), pattern))
 		w.must(err)
 		for _, path := range found {
