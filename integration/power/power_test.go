@@ -105,7 +105,7 @@ func boot(t *testing.T, program, dir, task string) *machine {
 		t.Fatal(err)
 	}
 	m.cmd = exec.Command(program, "--mem", "2G", "--timeout", "900", "--rw", dir, "--env", guestEnv+"="+dir, "--env", "ENGINED_BIN="+filepath.Dir(harness.Binary("engined")),
-		"--", self, "-test.run=^TestInTheMachine$", "-test.v", "-test.timeout=10m", "-task="+task)
+		"--", self, "-test.run=^TestInTheMachine$", "-test.v", "-test.timeout=0", "-task="+task)
 	m.cmd.Stdout, m.cmd.Stderr = out, out
 	m.cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // what it leaves behind when it is killed
 	if err := m.cmd.Start(); err != nil {
