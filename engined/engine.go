@@ -293,7 +293,7 @@ func (e *engine) openRegistry(context.Context) (err error) {
 
 func (e *engine) openImages(ctx context.Context) (err error) {
 	if e.images, err = image.Open(ctx, e.db, e.layers, e.events, e.config.DataRoot); err == nil {
-		e.images.Remote = e.registry
+		err = e.images.Connect(ctx, e.registry)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -64,6 +65,45 @@ func rememberBlobs(ctx context.Context, tx *sql.Tx, repository string, diffs []d
 	}
 	_, err := tx.ExecContext(ctx, `DELETE FROM layer_blobs WHERE seen < (SELECT seen FROM layer_blobs ORDER BY seen DESC LIMIT 1 OFFSET ?)`, maxBlobRows)
 	return err
+}
+
+// Connect sets where Pull and Push go, and drops what is spooled of blobs whose
+// layers are here: a pull that died after its image was stored has left them.
+func (s *Store) Connect(ctx context.Context, client *registry.Client) error {
+	s.Remote = client
+	kept, err := client.Kept()
+	if err != nil {
+		return fmt.Errorf("looking for blobs that are spooled: %w", err)
+	}
+	for _, blob := range kept {
+		needless, err := s.unpacked(ctx, blob)
+		if err == nil && needless {
+			err = client.Forget(blob)
+		}
+		if err != nil {
+			return fmt.Errorf("dropping blob %s: %w", blob, err)
+		}
+	}
+	return nil
+}
+
+// unpacked says whether a blob's layer is here. Of one that several images have
+// in different places, one is enough: it was pulled whole.
+func (s *Store) unpacked(ctx context.Context, blob digest.Digest) (is bool, err error) {
+	all, err := s.layers.All(ctx)
+	if err != nil {
+		return false, err
+	}
+	here := map[string]bool{}
+	for _, l := range all {
+		here[l.Diff.String()] = l.Damaged == ""
+	}
+	err = s.db.View(ctx, func(tx *sql.Tx) error {
+		diffs, err := stringsOf(ctx, tx, `SELECT DISTINCT diff FROM layer_blobs WHERE digest = ?`, blob.String())
+		is = slices.ContainsFunc(diffs, func(diff string) bool { return here[diff] })
+		return err
+	})
+	return is, err
 }
 
 // rememberManifest records a manifest that describes the image.

@@ -21,10 +21,14 @@
 //
 //	<data root>/image/load-*/        a load's spooled archive; gone with the call
 //
-// The order of making: layers, each held for "work/<random>" as it appears;
-// then one transaction for row, names and hold; then the event; then the work's
-// hold goes. The order of removing: the row with all that hangs on it, then the
-// event, then the layers nobody needs.
+// The order of making: layers, each held for "work/<random>" as it appears and
+// some unpacked side by side; then they are synced, all at once (layer.Sync); then
+// one transaction for row, names and hold, which is synced, too; then the event;
+// then the work's hold goes, and what was spooled. So a power cut leaves whole
+// images, and all that were reported done.
+//
+// The order of removing: the row with all that hangs on it, then the event, then
+// the layers nobody needs.
 //
 // Archives come as `docker save` writes them (manifest.json) or as an OCI image
 // layout; ones from before Docker 1.10 (repositories, <id>/VERSION) are refused.

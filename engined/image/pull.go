@@ -15,6 +15,7 @@ import (
 
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/engined/registry"
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -136,12 +137,13 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (changed bool, e
 	if err != nil {
 		return false, err
 	}
+	failpoint.At("config-pulled")
 	working := work()
 	defer p.store.release(ctx, working)
 	pulls, err := p.layers(ctx, working, config, found)
 	defer func() {
 		for _, l := range pulls {
-			l.end(err == nil)
+			l.end(err == nil || isFull(err))
 		}
 	}()
 	if err != nil {

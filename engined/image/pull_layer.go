@@ -2,8 +2,10 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
 
 	"github.com/moby/moby/api/types/jsonstream"
@@ -123,8 +125,14 @@ func (l *layerPull) register(ctx context.Context, req layer.RegisterRequest, fai
 
 // end gives the blob up. Until the image is there, it stays to be gone on with:
 // the layers of a pull that was killed are gone, and it is not fetched again.
-func (l *layerPull) end(stored bool) {
-	l.blob.Close(stored || l.useless)
+func (l *layerPull) end(done bool) {
+	l.blob.Close(done || l.useless)
+	failpoint.At("blob-closed")
+}
+
+// isFull says whether there was no room: then nothing is kept that takes it.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // blobStart is how much of a blob's beginning is looked at: gzip's header.

@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/registry"
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -124,10 +125,12 @@ func (p *pusher) push(ctx context.Context, n name) error {
 	if err := p.sendAll(ctx, layers); err != nil {
 		return err
 	}
+	failpoint.At("layers-pushed")
 	config := ocispec.Descriptor{MediaType: registry.DockerConfig, Digest: found.id, Size: int64(len(raw))}
 	if err := sendConfig(ctx, to, config, raw); err != nil {
 		return fmt.Errorf("pushing the configuration: %w", err)
 	}
+	failpoint.At("config-pushed")
 	manifest, err := p.manifest(ctx, found.id, config, layers)
 	if err != nil {
 		return err
@@ -136,6 +139,7 @@ func (p *pusher) push(ctx context.Context, n name) error {
 	if err := to.Put(ctx, tag, manifest); err != nil {
 		return err
 	}
+	failpoint.At("manifest-pushed")
 	return p.finish(ctx, found, tag, manifest, layers)
 }
 
@@ -290,6 +294,7 @@ func (p *pusher) finish(ctx context.Context, found match, tag string, manifest r
 	if err != nil {
 		return fmt.Errorf("recording what was pushed: %w", err)
 	}
+	failpoint.At("push-recorded")
 	p.say("", fmt.Sprintf("%s: digest: %s size: %d", tag, manifest.Descriptor.Digest, manifest.Descriptor.Size))
 	aux, err := json.Marshal(map[string]any{"Tag": tag, "Digest": manifest.Descriptor.Digest, "Size": manifest.Descriptor.Size})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/registry"
+	"github.com/engined/engined/failpoint"
 )
 
 // layerPush is a layer on its way out.
@@ -103,6 +104,7 @@ func (l *layerPush) upload(ctx context.Context) (bool, error) {
 	if l.sent, err = l.compress(ctx, file); err != nil {
 		return false, fmt.Errorf("compressing layer %s: %w", l.diff, err)
 	}
+	failpoint.At("layer-compressed")
 	var shown time.Time
 	err = l.to.Upload(ctx, l.sent, file, func(sent int64) {
 		if now := time.Now(); now.Sub(shown) >= progressPause || sent == l.sent.Size {
@@ -113,6 +115,7 @@ func (l *layerPush) upload(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("pushing layer %s: %w", l.diff, err)
 	}
+	failpoint.At("layer-pushed")
 	l.pusher.say(l.id, "Pushed")
 	return true, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -33,26 +34,23 @@ func (s *Store) Remove(ctx context.Context, ref string, opts RemoveOptions) ([]a
 
 // remove is Remove that also returns the layers that went.
 func (s *Store) remove(ctx context.Context, ref string, opts RemoveOptions) ([]apiimage.DeleteResponse, []layer.Layer, error) {
-	layers, err := s.layers.All(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	var r *removal
-	err = s.db.Update(ctx, func(tx *sql.Tx) error {
+	err := s.db.Update(ctx, func(tx *sql.Tx) error {
 		id, by, err := lookUp(ctx, tx, ref)
 		if err != nil {
 			return err
 		}
-		r = &removal{store: s, ctx: ctx, tx: tx, layers: layers, opts: opts}
+		r = &removal{store: s, ctx: ctx, tx: tx, opts: opts}
 		return r.run(id, by, ref)
 	})
 	if err != nil {
 		return nil, nil, err
 	}
+	failpoint.At("image-removed")
 	for _, tell := range r.events {
 		tell()
 	}
-	gone, err := s.layers.Collect(context.WithoutCancel(ctx))
+	gone, err := s.layers.CollectFrom(context.WithoutCancel(ctx), r.chains)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,15 +65,15 @@ type removal struct {
 	store   *Store
 	ctx     context.Context // of the call that the removal is
 	tx      *sql.Tx
-	layers  map[digest.Digest]layer.Layer
 	opts    RemoveOptions
+	chains  []digest.Digest // uppermost layers of what was removed
 	records []apiimage.DeleteResponse
 	events  []func() // told after the commit
 }
 
 // run removes by name if the image was found by one, else by id.
 func (r *removal) run(id digest.Digest, by name, ref string) error {
-	row, err := r.store.read(r.ctx, r.tx, r.layers, id)
+	row, err := r.store.read(r.ctx, r.tx, nil, id)
 	if err != nil {
 		return err
 	}
@@ -201,6 +199,7 @@ func (r *removal) delete(row *row, quietly bool) error {
 		return fmt.Errorf("releasing the layers of %s: %w", row.id, err)
 	}
 	r.records = append(r.records, apiimage.DeleteResponse{Deleted: row.id.String()})
+	r.chains = append(r.chains, row.chain)
 	r.tell(apievents.ActionDelete, row)
 	r.events = append(r.events, func() { r.store.forget(row.id) })
 	if r.opts.NoPrune || row.parent == "" {
@@ -214,15 +213,16 @@ func (r *removal) deleteParent(id digest.Digest) error {
 	if err := mustExist(r.ctx, r.tx, id); errdefs.KindOf(err) == errdefs.NotFound {
 		return nil
 	}
-	parent, err := r.store.read(r.ctx, r.tx, r.layers, id)
+	parent, err := r.store.read(r.ctx, r.tx, nil, id)
 	if err != nil {
 		return err
 	}
-	child := removal{store: r.store, ctx: r.ctx, tx: r.tx, layers: r.layers, opts: RemoveOptions{Running: r.opts.Running}}
+	child := removal{store: r.store, ctx: r.ctx, tx: r.tx, opts: RemoveOptions{Running: r.opts.Running}}
 	if err := child.delete(parent, true); err != nil {
 		return err
 	}
 	r.records = append(r.records, child.records...)
+	r.chains = append(r.chains, child.chains...)
 	r.events = append(r.events, child.events...)
 	return nil
 }

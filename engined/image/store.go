@@ -181,6 +181,9 @@ func (s *Store) complete(ctx context.Context, tx *sql.Tx, r *row, layers map[dig
 	} else if r.config.chain != r.chain {
 		r.damage = errdefs.DataLoss.Errorf("its row names layer %s, its configuration %s", r.chain, r.config.chain)
 	}
+	if layers == nil {
+		return nil // who removes it does not ask what it is made of
+	}
 	for at := r.chain; at != "" && r.damage == nil; {
 		l, found := layers[at]
 		switch {

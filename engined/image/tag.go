@@ -5,6 +5,8 @@ import (
 	"database/sql"
 
 	apievents "github.com/moby/moby/api/types/events"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // Tag gives the image that ref means one more name. A name that another image
@@ -28,6 +30,7 @@ func (s *Store) Tag(ctx context.Context, ref, repository, tag string) error {
 	if err != nil {
 		return err
 	}
+	failpoint.At("image-tagged")
 	s.publish(apievents.ActionTag, found.id.String(), n.familiar(), found.labels())
 	return nil
 }

@@ -29,6 +29,11 @@
 //	├── layer_holds(owner, chain)  who needs it: "image/<id>", "work/<random>"
 //	└── writable_layers(id) ─parent─> layers
 //
+// Sync brings everything to disk. It is called once for an image, before the row
+// of the image: layers that only a call in progress holds do not outlive a power
+// cut, so they need not be on disk. Files of a removed layer go after the removal
+// of its row was synced.
+//
 // A layer without hold, child and writable layer on it is removed by Collect.
 // Holds of owners named "work/..." cover calls in progress and end with the
 // process: Open drops them.

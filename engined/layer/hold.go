@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -42,27 +43,58 @@ func (s *Store) Release(ctx context.Context, owner string) error {
 	return err
 }
 
+// unneeded is true of layers without hold, child and writable layer on them.
+const unneeded = `
+	AND NOT EXISTS (SELECT 1 FROM layer_holds h WHERE h.driver = layers.driver AND h.chain = layers.chain)
+	AND NOT EXISTS (SELECT 1 FROM layers c WHERE c.driver = layers.driver AND c.parent = layers.chain)
+	AND NOT EXISTS (SELECT 1 FROM writable_layers w WHERE w.driver = layers.driver AND w.parent = layers.chain)`
+
 // Collect removes every layer that nobody needs and returns them, each before
 // its parent. Rows go at once, files in the background.
 func (s *Store) Collect(ctx context.Context) ([]Layer, error) {
+	return s.collect(ctx, func(tx *sql.Tx, _ []Layer) ([]Layer, error) { return s.query(ctx, tx, unneeded) })
+}
+
+// CollectFrom is Collect for layers that have just lost a hold and for those
+// below them: it does not look at all others.
+func (s *Store) CollectFrom(ctx context.Context, tops []digest.Digest) ([]Layer, error) {
+	return s.collect(ctx, func(tx *sql.Tx, removed []Layer) (found []Layer, err error) {
+		next := tops
+		if len(removed) > 0 {
+			next = nil
+			for _, l := range removed {
+				next = append(next, l.Parent)
+			}
+		}
+		for _, chain := range next {
+			one, err := s.query(ctx, tx, `AND chain = ?`+unneeded, chain.String())
+			if err != nil {
+				return nil, err
+			}
+			if len(one) > 0 && !slices.ContainsFunc(found, func(l Layer) bool { return l.Chain == chain }) {
+				found = append(found, one...)
+			}
+		}
+		return found, nil
+	})
+}
+
+// collect removes what next finds, given what it found before, until that is
+// nothing.
+func (s *Store) collect(ctx context.Context, next func(*sql.Tx, []Layer) ([]Layer, error)) ([]Layer, error) {
 	var removed []Layer
 	err := s.db.Update(ctx, func(tx *sql.Tx) error {
 		removed = nil
-		for {
-			unneeded, err := s.query(ctx, tx, `
-				AND NOT EXISTS (SELECT 1 FROM layer_holds h WHERE h.driver = layers.driver AND h.chain = layers.chain)
-				AND NOT EXISTS (SELECT 1 FROM layers c WHERE c.driver = layers.driver AND c.parent = layers.chain)
-				AND NOT EXISTS (SELECT 1 FROM writable_layers w WHERE w.driver = layers.driver AND w.parent = layers.chain)`)
-			if err != nil || len(unneeded) == 0 {
-				return err
-			}
-			for _, l := range unneeded {
+		found, err := next(tx, nil)
+		for ; err == nil && len(found) > 0; found, err = next(tx, found) {
+			for _, l := range found {
 				if _, err := tx.ExecContext(ctx, `DELETE FROM layers WHERE driver = ? AND chain = ?`, s.Name(), l.Chain.String()); err != nil {
 					return err
 				}
 			}
-			removed = append(removed, unneeded...)
+			removed = append(removed, found...)
 		}
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("removing unneeded layers: %w", err)

@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -74,7 +75,7 @@ func (r *Repository) Fetch(ctx context.Context, of ocispec.Descriptor) (*Blob, e
 		return nil, err
 	}
 	c := r.client
-	file := "blob-" + of.Digest.Algorithm().String() + "-" + of.Digest.Encoded()
+	file := fileOf(of.Digest)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.downloads[file] != nil && c.downloads[file].holders == 0 {
@@ -192,6 +193,7 @@ func (c *Client) download(ctx context.Context, d *download) error {
 	if got != d.of.Digest {
 		return errors.Join(wrongDigest("filesystem layer", got, d.of.Digest), os.Remove(d.path))
 	}
+	failpoint.At("blob-verified")
 	return nil
 }
 
@@ -222,6 +224,7 @@ func (c *Client) fill(ctx context.Context, d *download, w *partial) error {
 
 func (c *Client) attempt(ctx context.Context, d *download, w *partial) error {
 	d.phase(Downloading)
+	failpoint.At("blob-opened")
 	if w.at == d.of.Size {
 		return nil
 	}

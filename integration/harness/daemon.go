@@ -93,6 +93,16 @@ func (d *Daemon) Running() bool {
 	}
 }
 
+// Died waits until the daemon has ended by itself.
+func (d *Daemon) Died(within time.Duration) bool {
+	select {
+	case <-d.exited:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
 // Kill ends the daemon as a crash does and waits until it is gone.
 func (d *Daemon) Kill() {
 	_ = syscall.Kill(d.Pid, syscall.SIGKILL)

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
 )
@@ -134,4 +135,28 @@ func Put(t testing.TB, name string, image greg.Image) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Tar is a layer's tar, plain.
+func Tar(t testing.TB, seed uint64, size int64) []byte {
+	t.Helper()
+	content, err := io.ReadAll(tarOf(seed, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// Archive is an image as `docker save` writes it.
+func Archive(t testing.TB, name string, image greg.Image) []byte {
+	t.Helper()
+	var archive bytes.Buffer
+	ref, err := gname.ParseReference(name)
+	if err == nil {
+		err = tarball.Write(ref, image, &archive)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return archive.Bytes()
 }

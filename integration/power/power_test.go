@@ -40,7 +40,7 @@ func TestPowerCuts(t *testing.T) {
 		if !m.await(firstLine) {
 			t.Fatalf("round %d: the machine does not come up, or something is not whole:\n%s", round, m.said())
 		}
-		time.Sleep(time.Duration(4000+rand.IntN(16000)) * time.Millisecond) // the moment is the test's input
+		time.Sleep(time.Duration(2000+rand.IntN(10000)) * time.Millisecond) // the moment is the test's input
 		m.kill()
 		done, removed := count(t, dir)
 		fmt.Printf("  cut %2d: %d pulls reported done until now, %d removals begun\n", round+1, done, removed)
@@ -73,9 +73,9 @@ func makeDisk(t *testing.T, path string) {
 func fill(t *testing.T, dir string) {
 	t.Helper()
 	registry := harness.RegistryOf(t, dir)
-	base := images.Layer(t, 1, 2<<20)
+	base := images.Layer(t, 1, 400<<10)
 	for i := range names {
-		images.Put(t, registry.Host+"/"+image(i), images.Image(t, image(i), base, images.Layer(t, uint64(10+i), 3<<20), images.Layer(t, uint64(50+i), 1<<20)))
+		images.Put(t, registry.Host+"/"+image(i), images.Image(t, image(i), base, images.Layer(t, uint64(10+i), 600<<10), images.Layer(t, uint64(50+i), 200<<10)))
 	}
 }
 
@@ -105,7 +105,7 @@ func boot(t *testing.T, program, dir, task string) *machine {
 		t.Fatal(err)
 	}
 	m.cmd = exec.Command(program, "--mem", "2G", "--timeout", "900", "--rw", dir, "--env", guestEnv+"="+dir, "--env", "ENGINED_BIN="+filepath.Dir(harness.Binary("engined")),
-		"--", self, "-test.run=^TestInTheMachine$", "-test.v", "-test.timeout=10m", "-task="+task)
+		"--", self, "-test.run=^TestInTheMachine$", "-test.v", "-test.timeout=0", "-task="+task)
 	m.cmd.Stdout, m.cmd.Stderr = out, out
 	m.cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir()) // what it leaves behind when it is killed
 	if err := m.cmd.Start(); err != nil {
