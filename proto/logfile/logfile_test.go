@@ -244,6 +244,32 @@ func TestTornEndIsRepaired(t *testing.T) {
 	}
 }
 
+// A writer that dies between a rotation's renames leaves no current file.
+func TestWhatIsRotatedIsReadWithoutACurrentFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w := open(t, shim.Log{Driver: JSONFile, Path: path, MaxSize: 100, MaxFile: 3})
+	w.Write(Stdout, []byte("one\ntwo\nthree\nfour\n"), noon)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	got := readAll(t, JSONFile, path, ReadOptions{Tail: -1})
+	if strings.Join(got, "") != "stdout:one\nstdout:two\nstdout:three\nstdout:four\n" {
+		t.Errorf("%q", got)
+	}
+	r, err := NewReader(JSONFile, path, ReadOptions{Tail: 1, Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	again := open(t, shim.Log{Driver: JSONFile, Path: path})
+	again.Write(Stdout, []byte("five\n"), noon)
+	for _, want := range []string{"four\n", "five\n"} {
+		if e, err := r.Next(t.Context()); err != nil || string(e.Line) != want {
+			t.Fatalf("%v, %v; expected %q", e, err, want)
+		}
+	}
+}
+
 func TestFullDiskIsCountedAndSurvived(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
