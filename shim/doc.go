@@ -7,8 +7,7 @@
 // [Shim.Run] is one goroutine around epoll_wait(2); it owns all state, so there
 // is no lock. Nothing in it blocks but the disk: descriptors are non-blocking,
 // the runtime and gzip are child processes awaited by pidfd. Signals become a
-// write to an eventfd, by a handler in assembly. No other goroutine is started:
-// a hundred shims live beside a hundred idle containers.
+// write to an eventfd, by a handler in assembly.
 //
 // # Children
 //
@@ -29,9 +28,9 @@
 //
 // # End of a process
 //
-// Status collected → output drained until it is empty → log complete →
-// exit.json → Exited to the supervisor → clients' queues sent, connections
-// closed. Who sees the end of the stream and asks finds the status.
+// Status collected → output drained → log complete → exit.json → Exited to the
+// supervisor → clients' queues sent, connections closed. Who sees the end of the
+// stream and asks finds the status.
 //
 // # Its own death
 //
@@ -43,7 +42,7 @@
 //     supervisor is one and the shim's parent, wait4 there gives the status; after
 //     a restart of the supervisor it is no ancestor any more, and PID 1 gets it.
 //   - a pidfd opened before gives the end to anybody (poll), and since Linux 6.15
-//     the status too (PIDFD_GET_INFO, PIDFD_INFO_EXIT), once PID 1 has reaped it.
+//     the status too (PIDFD_GET_INFO, PIDFD_INFO_EXIT), once its parent has reaped it.
 //   - its stdout is a pipe that nobody reads: the next write is SIGPIPE, unless the
 //     supervisor holds copies of the pipes' ends and the terminal's master, sent
 //     at Hello, and hands them to a second shim. What the dead one had read and
@@ -53,8 +52,8 @@
 // start a shim around a process, and a log that may miss a piece in its middle.
 // For a process that only an OOM kill or an operator ends that was too much.
 //
-// Absent on purpose: restore from a checkpoint, stdin for clients of a terminal
-// that has been closed, and any retry of a log line the disk had no room for.
+// Absent on purpose: stdin for clients of a terminal that has been closed, and
+// retries of a line the disk had no room for.
 //
 // Why it is as small as it is: memory.go. Start reading at run.go, then start.go.
 package shim
