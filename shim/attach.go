@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	proto "github.com/engined/engined/proto/shim"
 )
@@ -36,6 +37,7 @@ func (s *Shim) attach(req proto.AttachRequest, fd int) error {
 	}
 	s.sinks[k] = struct{}{}
 	p.sinks = append(p.sinks, k)
+	failpoint.At("shim-attached")
 	k.update()
 	if k.stdin && len(req.Read) > 0 {
 		k.feed(req.Read)

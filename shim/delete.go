@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	proto "github.com/engined/engined/proto/shim"
 )
@@ -46,6 +47,7 @@ func (s *Shim) delete(answer func(error)) {
 			s.undeleted(err)
 			return
 		}
+		failpoint.At("shim-container-deleted")
 		s.parting.deleted = true
 		s.parting.limit = s.after(partingTime, s.leave)
 		s.sunk()

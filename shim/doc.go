@@ -9,21 +9,6 @@
 // the runtime and gzip are child processes awaited by pidfd. Signals become a
 // write to an eventfd, by a handler in assembly.
 //
-// # Size
-//
-// What idle shims have each, step by step (KiB of PSS when there are 30 and when
-// there are 100, threads):
-//
-//	os/signal, a P for each of two processors     ~1000          7-8
-//	signals by a handler of our own, signals.go    ~990            5
-//	GOMAXPROCS=1, kernel files without package os   836    750     4
-//	built with GOEXPERIMENT=nogreenteagc              -    687     4
-//
-// A Go program that only waits has 475 to 510. Lost with os/signal: USR1's stack
-// dump comes from the loop, so not while the disk holds it up. A collection costs
-// an idle shim 200 KiB and is made only where it pays. Buffers for reading and
-// encoding are mapped memory, given back after a second without events.
-//
 // # Children
 //
 // The shim is a subreaper: when `RUNTIME run --detach` exits, the container's
@@ -38,17 +23,8 @@
 //	                     ├─> each attached client: send, else its queue
 //	                     └─> fifos of a gRPC client
 //
-// Who reads slowly, or not at all, costs a process with a log nothing: what its
-// client has not taken waits in memory (memoryLimit), then in a file without a
-// name beside the log (spillLimit). Beyond that output is left out for that
-// client, which is told how much, in its stream, where the gap is. Only a client
-// that the start waited for (`docker run` in a pipeline: its reader is the
-// process's own standard output, and must get all) makes the process wait
-// there, as long as it goes on reading: at least stallBytes in stallTime.
-//
-// Without a log there is but a queue in memory (queueLimit). While it is full the
-// process waits, and a client that does not read is cut off after stallTime. A
-// fifo is a pipe: the process waits for its reader, for ever if need be.
+// Who reads slowly, or not at all, costs a process with a log nothing; what a
+// client has not taken, and who is waited for after all: spill.go.
 //
 // # End of a process
 //
@@ -56,6 +32,28 @@
 // supervisor → clients' queues sent, connections closed. Who sees the end of the
 // stream and asks finds the status.
 //
+// # Its own death
+//
+// kill -9 of a shim ends its container: the supervisor kills what is left and
+// writes lost.json (137, with the reason). Could the process go on, and its
+// status still be collected? Tried, on Linux 6.18 (2026-11-21):
+//
+//   - a process survives its shim and goes to the next subreaper above it. If the
+//     supervisor is one and the shim's parent, wait4 there gives the status; after
+//     a restart of the supervisor it is no ancestor any more, and PID 1 gets it.
+//   - a pidfd opened before gives the end to anybody (poll), and since Linux 6.15
+//     the status too (PIDFD_GET_INFO, PIDFD_INFO_EXIT), once its parent has reaped it.
+//   - its stdout is a pipe that nobody reads: the next write is SIGPIPE, unless the
+//     supervisor holds copies of the pipes' ends and the terminal's master, sent
+//     at Hello, and hands them to a second shim. What the dead one had read and
+//     not written, the clients' connections and their queues are lost in any case.
+//
+// So it takes three descriptors for each process in the supervisor, a way to
+// start a shim around a process, and a log that may miss a piece in its middle.
+// For a process that only an OOM kill or an operator ends that was too much.
+//
 // Absent on purpose: stdin for clients of a terminal that has been closed, and
-// retries of a line the disk had no room for. Start reading at run.go, start.go.
+// retries of a line the disk had no room for.
+//
+// Why it is as small as it is: memory.go. Start reading at run.go, then start.go.
 package shim

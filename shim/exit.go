@@ -6,6 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	proto "github.com/engined/engined/proto/shim"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // exited is called with the process's status.
@@ -20,6 +22,7 @@ func (p *process) exited(status unix.WaitStatus) {
 	}
 	p.exit.OOMKilled = p.s.oomKills() > p.oomBase
 	p.phase = dead
+	failpoint.At("shim-status-collected")
 	p.s.settleExit(p)
 }
 
@@ -37,11 +40,14 @@ func (s *Shim) settleExit(p *process) {
 		p.log.End(time.Now())
 		p.exit.LogLost, _ = p.log.Lost()
 	}
+	failpoint.At("shim-output-drained")
 	if err := proto.WriteFile(p.file(proto.ExitFile), p.exit); err != nil {
 		logf("process %s: %v", p.name, err) // the supervisor finds no file and asks the kernel
 	}
+	failpoint.At("shim-exit-written")
 	p.phase = finished
 	s.tell(proto.Exited, proto.ProcessRef{Process: p.name})
+	failpoint.At("shim-exit-told")
 	p.closeIO()
 	s.sunk()
 }

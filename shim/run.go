@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	proto "github.com/engined/engined/proto/shim"
 )
@@ -53,6 +54,7 @@ func Run(config Config) error {
 	if err := s.listen(); err != nil {
 		return err
 	}
+	failpoint.At("shim-listening")
 	return s.run(s.idle)
 }
 

@@ -6,6 +6,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Who reads slowly, or not at all, costs a process with a log nothing: what its
+// client has not taken waits in memory (memoryLimit), then in a file without a
+// name beside the log (spillLimit). Beyond that output is left out for that
+// client, which is told how much, in its stream, where the gap is. Only a client
+// that the start waited for (`docker run` in a pipeline: its reader is the
+// process's own standard output, and must get all) makes the process wait
+// there, as long as it goes on reading: at least stallBytes in stallTime.
+//
+// Without a log there is no place for what is not taken but a queue in memory
+// (queueLimit). While it is full the process waits, and a client that does not
+// read is cut off after stallTime. A fifo is a pipe: its reader asked for one, so
+// the process waits for it, for ever if need be, and nothing is cut off before
+// the process has ended.
+
 const (
 	// memoryLimit is how far a client may be behind before the rest goes to a
 	// file; more than one read, so that only whole frames do.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/logfile"
 	proto "github.com/engined/engined/proto/shim"
@@ -101,6 +102,7 @@ func (l *launch) prepare() error {
 			return err
 		}
 		l.log = log
+		failpoint.At("shim-log-opened")
 	}
 	if l.request.Terminal {
 		return l.hearConsole()
@@ -167,6 +169,7 @@ func (l *launch) run() error {
 		return err
 	}
 	l.call = child
+	failpoint.At("shim-runtime-called")
 	l.releaseFiles()
 	return nil
 }
@@ -191,6 +194,7 @@ func (l *launch) releaseFiles() {
 // returned goes on when the runtime has ended.
 func (l *launch) returned(err error) {
 	l.call = nil
+	failpoint.At("shim-runtime-returned")
 	if err != nil {
 		l.clean(l.about(l.explain(err)))
 		return
@@ -201,6 +205,7 @@ func (l *launch) returned(err error) {
 	}
 	l.undo.Forget()
 	l.answer(l.started, nil)
+	failpoint.At("shim-start-answered")
 	if l.phase < dead { // it may have been reaped between
 		l.flow()
 	}
@@ -284,6 +289,7 @@ func (l *launch) began() error {
 	if err := proto.WriteFile(l.file(proto.StartedFile), l.started); err != nil {
 		return err
 	}
+	failpoint.At("shim-started-written")
 	if l.child, err = l.s.adopt(pid, l.process.exited); err != nil {
 		return err
 	}

@@ -122,16 +122,25 @@ func (s *Service) fillIn(r *Record) error {
 	if h.RestartPolicy.Name == "" {
 		h.RestartPolicy.Name = apicontainer.RestartPolicyDisabled
 	}
-	if h.LogConfig.Type == "" {
-		h.LogConfig = s.LogConfig
-		if h.LogConfig.Type == "" {
-			h.LogConfig.Type = jsonFile
-		}
-	}
-	if h.LogConfig.Config == nil {
-		h.LogConfig.Config = map[string]string{}
-	}
+	fillInLog(&h.LogConfig, s.LogConfig)
 	return fillInHostname(r)
+}
+
+// fillInLog makes config complete: the daemon's options are those of its own
+// driver, and given ones go before them.
+func fillInLog(config *apicontainer.LogConfig, fallback apicontainer.LogConfig) {
+	if fallback.Type == "" {
+		fallback.Type = jsonFile
+	}
+	if config.Type == "" {
+		config.Type = fallback.Type
+	}
+	options := map[string]string{}
+	if config.Type == fallback.Type {
+		maps.Copy(options, fallback.Config)
+	}
+	maps.Copy(options, config.Config)
+	config.Config = options
 }
 
 func fillInHostname(r *Record) error {

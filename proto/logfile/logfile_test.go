@@ -3,7 +3,6 @@ package logfile
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -244,6 +243,32 @@ func TestTornEndIsRepaired(t *testing.T) {
 	}
 }
 
+// A writer that dies between a rotation's renames leaves no current file.
+func TestWhatIsRotatedIsReadWithoutACurrentFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w := open(t, shim.Log{Driver: JSONFile, Path: path, MaxSize: 100, MaxFile: 3})
+	w.Write(Stdout, []byte("one\ntwo\nthree\nfour\n"), noon)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	got := readAll(t, JSONFile, path, ReadOptions{Tail: -1})
+	if strings.Join(got, "") != "stdout:one\nstdout:two\nstdout:three\nstdout:four\n" {
+		t.Errorf("%q", got)
+	}
+	r, err := NewReader(JSONFile, path, ReadOptions{Tail: 1, Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	again := open(t, shim.Log{Driver: JSONFile, Path: path})
+	again.Write(Stdout, []byte("five\n"), noon)
+	for _, want := range []string{"four\n", "five\n"} {
+		if e, err := r.Next(t.Context()); err != nil || string(e.Line) != want {
+			t.Fatalf("%v, %v; expected %q", e, err, want)
+		}
+	}
+}
+
 func TestFullDiskIsCountedAndSurvived(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -269,64 +294,6 @@ func TestBadSpecsNameTheField(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-}
-
-func FuzzJSONRoundTrip(f *testing.F) {
-	f.Add([]byte("a\"\\\n\x00é\xff\u2029"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		format := newJSONFormat(nil)
-		format.begin(noon)
-		line := format.append(nil, Stdout, text, true)
-		var std struct{ Log string }
-		if err := json.Unmarshal(line, &std); err != nil {
-			t.Fatalf("%q is not JSON: %v", line, err)
-		}
-		var e Entry
-		if size, good := format.parse(line, &e); !good || size != len(line) {
-			t.Fatalf("%q does not parse", line)
-		}
-		if string(e.Line) != std.Log || std.Log != string([]rune(string(text)))+"\n" {
-			t.Fatalf("got %q, encoding/json reads %q", e.Line, std.Log)
-		}
-	})
-}
-
-func FuzzReader(f *testing.F) {
-	f.Add([]byte(`{"log":"x\n","stream":"stdout","time":"2026-03-01T12:00:00.12Z"}`+"\n"), true)
-	f.Add((&localFormat{}).append(nil, Stdout, []byte("text"), true), false)
-	f.Fuzz(func(t *testing.T, content []byte, asJSON bool) {
-		driver := Local
-		if asJSON {
-			driver = JSONFile
-		}
-		path := filepath.Join(t.TempDir(), "log")
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		for _, tail := range []int{-1, 0, 2} {
-			r, err := NewReader(driver, path, ReadOptions{Tail: tail})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for n := 0; ; n++ {
-				if _, err := r.Next(context.Background()); err != nil {
-					break
-				}
-				if n > len(content) {
-					t.Fatal("more entries than bytes")
-				}
-			}
-			r.Close()
-		}
-		if w, err := Open(shim.Log{Driver: driver, Path: path}, nil); err == nil {
-			w.Write(Stdout, []byte("after\n"), noon)
-			w.Close()
-			lines, err := os.ReadFile(path)
-			if err != nil || !bytes.Contains(lines, []byte("after")) {
-				t.Fatalf("%q, %v", lines, err)
-			}
-		}
-	})
 }
 
 func BenchmarkWrite(b *testing.B) {

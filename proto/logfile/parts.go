@@ -108,7 +108,8 @@ func (r *Reader) begin() (moved bool, err error) {
 	}
 }
 
-// lockCurrent takes hold of the current file; nil if there is none.
+// lockCurrent takes hold of the current file, or of the newest rotated one where
+// a writer died before it had made the next; nil if there is none.
 func (r *Reader) lockCurrent() (*part, error) {
 	gap := renaming{path: r.path}
 	defer gap.close()
@@ -118,10 +119,15 @@ func (r *Reader) lockCurrent() (*part, error) {
 			return nil, err
 		}
 		if p == nil {
-			if r.last() == 0 || !gap.wait() {
-				return nil, nil
+			all, err := listRotated(r.path)
+			if err != nil || len(all) == 0 {
+				return nil, err
 			}
-			continue
+			if gap.wait() {
+				continue
+			}
+			newest, _, err := r.lockNumber(all[0].number)
+			return newest, err
 		}
 		same, err := p.isAt(r.path)
 		if same {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // maxExtra is how many rotated files too many are kept for readers that lag.
@@ -112,12 +114,14 @@ func (w *Writer) rotate() {
 		w.failed = err
 		return
 	}
+	failpoint.At("log-next-made")
 	if err := w.shift(); err != nil {
 		w.failed = err
 		unix.Close(fd)
 		os.Remove(next)
 		return
 	}
+	failpoint.At("log-numbers-shifted")
 	// Between these two renames path is absent; readers wait or see the end.
 	if err := os.Rename(path, path+".1"); err != nil && !os.IsNotExist(err) {
 		w.failed = err
@@ -126,11 +130,13 @@ func (w *Writer) rotate() {
 		return
 	}
 	w.kept = slices.Insert(w.kept, 0, &rotated{number: 1})
+	failpoint.At("log-current-numbered")
 	if err := os.Rename(next, path); err != nil {
 		w.failed = err // the entries go on into next, which a reader does not find
 	}
 	unix.Close(w.fd)
 	w.fd, w.size, w.failed = fd, 0, nil
+	failpoint.At("log-rotated")
 	w.prune()
 }
 
@@ -146,6 +152,7 @@ func (w *Writer) shift() error {
 			return err
 		}
 		file.number = moved.number
+		failpoint.At("log-number-shifted")
 	}
 	return nil
 }
@@ -213,6 +220,7 @@ func (w *Writer) Compress() (Compression, bool) {
 			return Compression{}, false
 		}
 		w.compressing = file
+		failpoint.At("log-compression-begun")
 		return Compression{From: from, To: to}, true
 	}
 	return Compression{}, false
@@ -235,10 +243,12 @@ func (w *Writer) Compressed(good bool) {
 		return
 	}
 	defer unix.Close(lock) // held until the plain one is gone
+	failpoint.At("log-compressed")
 	if err := os.Rename(temporary, (&rotated{file.number, true}).name(w.spec.Path)); err != nil {
 		os.Remove(temporary)
 		return
 	}
+	failpoint.At("log-compressed-named")
 	os.Remove(plain)
 	file.compressed = true
 }

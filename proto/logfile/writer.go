@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
@@ -225,6 +226,7 @@ func (w *Writer) settle() {
 // entries of it.
 func (w *Writer) flush() {
 	done, err := writeAll(w.fd, w.buf)
+	failpoint.At("log-written")
 	w.size += int64(done)
 	if err != nil {
 		w.lose(w.buf[:done], w.buf, err)
