@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
@@ -95,6 +96,7 @@ func (s *Supervisor) noteExit(c *container, name string) {
 	if err != nil {
 		exit = runtime.Exit{Status: lostStatus, Time: time.Now(), Reason: "its exit status cannot be read: " + err.Error()}
 	}
+	failpoint.At("supervisor-exit-read")
 	if err := s.recordExit(c, name, exitMessage(exit)); err != nil {
 		return // stopping: the next supervisor finds the file
 	}
