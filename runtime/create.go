@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
@@ -48,6 +49,7 @@ func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started
 	if err != nil {
 		return nil, Started{}, err
 	}
+	failpoint.At("runtime-init-started")
 	return c, started, nil
 }
 
@@ -81,16 +83,19 @@ func (h *Host) lay(recipe Recipe) (_ *Container, err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
 	undo.Add("remove the container's directory", func(context.Context) error { return c.Remove() })
+	failpoint.At("runtime-directory-made")
 	// init comes first: a directory with container.json has a whole request.
 	if err := c.writeRequest(Init, recipe.Init); err != nil {
 		return nil, err
 	}
+	failpoint.At("runtime-request-written")
 	if err := os.MkdirAll(c.record.RuntimeArgs[1], 0o700); err != nil {
 		return nil, fmt.Errorf("making the runtime's root: %w", err)
 	}
 	if err := shim.WriteFile(filepath.Join(c.dir, shim.ContainerFile), c.record); err != nil {
 		return nil, fmt.Errorf("writing %s: %w", shim.ContainerFile, err)
 	}
+	failpoint.At("runtime-container-written")
 	return c, nil
 }
 
@@ -115,10 +120,12 @@ func (c *Container) launch(ctx context.Context) error {
 	// Ours is closed before Hello is waited for: only the shim's then keeps the
 	// socket alive, so its death ends the connection.
 	defer listener.Close()
+	failpoint.At("runtime-socket-bound")
 	process, err := c.spawnShim(listener)
 	if err != nil {
 		return err
 	}
+	failpoint.At("runtime-shim-started")
 	c.mu.Lock()
 	c.shim = process
 	c.mu.Unlock()
@@ -129,6 +136,7 @@ func (c *Container) launch(ctx context.Context) error {
 	if _, err := c.hello(ctx); err != nil {
 		return c.withShimLog(err)
 	}
+	failpoint.At("runtime-shim-greeted")
 	return nil
 }
 

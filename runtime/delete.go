@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
@@ -47,6 +48,7 @@ func (c *Container) Dismiss(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	failpoint.At("runtime-shim-deleted")
 	return c.awaitShim(ctx)
 }
 
@@ -89,6 +91,7 @@ func (c *Container) Raze(ctx context.Context) error {
 	if err := c.killShim(ctx); err != nil {
 		return err
 	}
+	failpoint.At("runtime-shim-killed")
 	c.adoptOrphans()
 	return errors.Join(c.killCgroup(ctx), c.invoke(ctx, nil, "delete", "--force", c.record.ID))
 }
@@ -186,6 +189,7 @@ func (c *Container) removeHalfMade() {
 // Remove makes the container's directory disappear at once, then removes what
 // was in it.
 func (c *Container) Remove() error {
+	failpoint.At("runtime-shim-ended")
 	c.removeHalfMade()
 	trash := filepath.Join(c.host.StateDir, fmt.Sprintf("%s%s-%d", trashPrefix, c.record.ID, time.Now().UnixNano()))
 	if err := os.Rename(c.dir, trash); err != nil {
@@ -194,6 +198,7 @@ func (c *Container) Remove() error {
 		}
 		return fmt.Errorf("removing the container's directory: %w", err)
 	}
+	failpoint.At("runtime-directory-renamed")
 	if err := os.RemoveAll(trash); err != nil {
 		return fmt.Errorf("removing the container's directory: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -35,6 +36,7 @@ func (c *Container) onCgroup(ctx context.Context, what string, act func(context.
 	if err == nil {
 		err = act(ctx, group)
 	}
+	failpoint.At("runtime-frozen-or-thawed")
 	if err != nil {
 		return fmt.Errorf("%s container %s: %w", what, c.record.ID, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
@@ -45,7 +46,10 @@ func (c *Container) Add(ctx context.Context, process string, spec *specs.Process
 	if err := shim.WriteFile(c.processFile(process, shim.ProcessFile), spec); err != nil {
 		return Started{}, fmt.Errorf("writing the specification of process %s: %w", process, err)
 	}
-	return c.Start(ctx, process)
+	failpoint.At("runtime-process-written")
+	started, err = c.Start(ctx, process)
+	failpoint.At("runtime-process-started")
+	return started, err
 }
 
 // Start has the shim start the process that PROCESS/request.json describes.
@@ -90,6 +94,7 @@ func (c *Container) Resume(ctx context.Context) (started Started, err error) {
 		started, err = client.Resume(ctx)
 		return err
 	})
+	failpoint.At("runtime-init-resumed")
 	return started, err
 }
 
@@ -123,6 +128,7 @@ func (c *Container) Forget(ctx context.Context, process string) error {
 	if err != nil && errdefs.CodeOf(err) != errdefs.ShimLost && errdefs.KindOf(err) != errdefs.NotFound {
 		return err
 	}
+	failpoint.At("runtime-process-forgotten")
 	if err := os.RemoveAll(c.processDir(process)); err != nil {
 		return fmt.Errorf("removing the directory of process %s: %w", process, err)
 	}

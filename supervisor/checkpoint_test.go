@@ -135,7 +135,7 @@ func (s *stack) restoreThem(bundle, script, said string) {
 	if _, err := os.Stat(state); !os.IsNotExist(err) {
 		t.Errorf("a restore that failed left its directory: %v", err)
 	}
-	_, err = s.client.CreateContainer(t.Context(), request("restored", "third"))
+	_, err = s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: "restored", BundlePath: bundle, Checkpoint: "third"})
 	if errdefs.KindOf(err) != errdefs.NotFound || !strings.Contains(err.Error(), "checkpoint: no such checkpoint: third") {
 		t.Errorf("from a checkpoint that is not there: %v", err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
@@ -53,6 +54,7 @@ func (s *Supervisor) create(recipe runtime.Recipe) (*api.Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	failpoint.At("supervisor-container-started")
 	return s.admit(handle, newProcess(runtime.Init, spec, recipe.Init), recipe.Init.CreateOnly, started)
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
@@ -43,6 +44,7 @@ func (s *Supervisor) forget(ctx context.Context, c *container, name string) erro
 	if err := c.handle.Forget(ctx, name); err != nil {
 		return err
 	}
+	failpoint.At("supervisor-process-forgotten")
 	return s.record(&api.Event{Type: eventForget, Id: c.handle.ID(), Pid: name}, func(*table) { c.drop(name) })
 }
 
@@ -73,6 +75,7 @@ func (s *Supervisor) delete(ctx context.Context, id string, force bool) (*api.De
 	if err := s.removeContainer(ctx, c, remove); err != nil {
 		return nil, err
 	}
+	failpoint.At("supervisor-container-removed")
 	err = s.record(&api.Event{Type: eventDelete, Id: id}, func(t *table) { delete(t.containers, id) })
 	return &api.DeleteContainerResponse{Exit: init.exit}, err
 }

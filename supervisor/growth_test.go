@@ -36,8 +36,8 @@ func TestNothingGrows(t *testing.T) {
 	s := newStack(t, "--metrics-address", "unix://"+socket, "--debug=false") // samples of allocations grow
 	c := s.run("growing", "exec sleep 100000")
 	g := &growth{stack: s, bundle: s.bundle("exit 0"), metrics: socket, supervisor: s.process.Process.Pid, shim: int(c.ShimPid)}
-	execs, cycles := size(t, 500, 100_000), size(t, 50, 10_000)
-	g.work(t, max(execs/20, 400), max(cycles/20, 40)) // what grows once: pools, buffers, the heap's first size
+	execs, cycles := size(t, 150, 100_000), size(t, 15, 10_000)
+	g.work(t, max(execs/20, 150), max(cycles/20, 15)) // what grows once: pools, buffers, the heap's first size
 	before := g.rested(t)
 	t.Logf("after %d execs, %d containers: %+v", g.execs, g.cycles, before)
 	var after figures
@@ -53,9 +53,13 @@ func TestNothingGrows(t *testing.T) {
 	if after.supervisorFiles > before.supervisorFiles || after.shimFiles > before.shimFiles || after.goroutines > before.goroutines {
 		t.Errorf("descriptors or goroutines grew: %+v, then %+v", before, after)
 	}
-	// Which spans of the heap are in use differs by a few percent from one moment
-	// to the next, either way. What thousands of executions lose is more.
-	if bound := 1.05; float64(after.supervisor) > bound*float64(before.supervisor) || float64(after.shim) > bound*float64(before.shim) {
+	// Which spans of the heap are in use differs by some percent from one moment to
+	// the next, either way, and a few hundred executions are still its beginning.
+	bound := func(before int) int { return before + 1024 }
+	if os.Getenv("SUPERVISOR_TEST_FULL") != "" {
+		bound = func(before int) int { return before + before/10 }
+	}
+	if after.supervisor > bound(before.supervisor) || after.shim > bound(before.shim) {
 		t.Errorf("memory grew: %+v, then %+v", before, after)
 	}
 }

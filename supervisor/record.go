@@ -3,6 +3,7 @@ package supervisor
 import (
 	"time"
 
+	"github.com/engined/engined/failpoint"
 	api "github.com/engined/engined/proto/supervisor/v1"
 )
 
@@ -62,6 +63,7 @@ func (s *Supervisor) recordOne(c change) bool {
 		close(c.applied)
 		return true
 	}
+	failpoint.At("supervisor-event-written")
 	return nil == s.post(func(t *table) {
 		c.apply(t)
 		t.seq = c.event.Seq

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/engined/engined/failpoint"
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
 )
@@ -59,9 +60,11 @@ func (s *Supervisor) restoreOne(id string, known map[string]progress) {
 	case processes[0].Started == nil || handle.Doomed():
 		// Its creator has had no answer, and nobody waits for one any more.
 		logger.Warn("a container's creation was cut off and is undone")
+		failpoint.At("supervisor-creation-cut-off")
 		if err := handle.Doom(); err != nil {
 			logger.Error("recording that the container is to go", "error", err)
 		}
+		failpoint.At("supervisor-container-doomed")
 		s.queues.put(id, exclusive, func() { s.undoCreate(handle) })
 	default:
 		s.readmit(handle, processes, known)

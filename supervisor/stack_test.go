@@ -102,6 +102,7 @@ type stack struct {
 	fake    bool // its shims only pretend
 	runtime string
 	flags   []string
+	env     []string // of the supervisor
 	client  *api.Client
 	process *exec.Cmd
 	log     *os.File
@@ -170,16 +171,7 @@ func (s *stack) start() {
 		s.t.Fatal(err)
 	}
 	defer socket.Close()
-	args := append([]string{"--listen", s.address(), "--state-dir", s.stateDir(), "--runtime", s.runtime, "--debug"}, s.flags...)
-	s.process = exec.Command(filepath.Join(s.bin, "supervisor"), args...)
-	s.process.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
-	if s.fake {
-		s.process.Env = append(s.process.Env, fakeShimVariable+"=1")
-	}
-	s.process.Stderr = s.log
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.launch(notify)
 	said := make([]byte, 64)
 	socket.SetReadDeadline(time.Now().Add(patience))
 	if n, err := socket.Read(said); err != nil || string(said[:n]) != "READY=1" {
@@ -192,6 +184,21 @@ func (s *stack) start() {
 	}
 	// A connection from before a restart is mended by the first call that waits.
 	if _, err := s.client.GetServerVersion(s.t.Context(), &api.GetServerVersionRequest{}, grpc.WaitForReady(true)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// launch starts the supervisor's process.
+func (s *stack) launch(notify string) {
+	s.t.Helper()
+	args := append([]string{"--listen", s.address(), "--state-dir", s.stateDir(), "--runtime", s.runtime, "--debug"}, s.flags...)
+	s.process = exec.Command(filepath.Join(s.bin, "supervisor"), args...)
+	s.process.Env = append(append(os.Environ(), "NOTIFY_SOCKET="+notify), s.env...)
+	if s.fake {
+		s.process.Env = append(s.process.Env, fakeShimVariable+"=1")
+	}
+	s.process.Stderr = s.log
+	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -42,7 +42,7 @@ func TestLimitsOfBlockDevicesChange(t *testing.T) {
 		t.Errorf("memory limit %s", limit)
 	}
 	absent := &api.UpdateResource{BlkioThrottleReadBpsDevice: []*api.ThrottleDevice{{BlkIODevice: &api.BlockIODevice{Major: 4095, Minor: 1}, Rate: 1}}, MemoryLimit: 32 << 20}
-	if err := update(absent); err == nil || !strings.Contains(err.Error(), "throttleReadBpsDevice") {
+	if err := update(absent); errdefs.KindOf(err) != errdefs.InvalidArgument || !strings.Contains(err.Error(), "throttleReadBpsDevice") {
 		t.Errorf("a device that is not there: %v", err)
 	}
 	if limit := cgroupValue(t, pid, "memory", "memory.limit_in_bytes", "memory.max"); limit != fmt.Sprint(64<<20) {

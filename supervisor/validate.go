@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"math"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -46,6 +47,12 @@ func checkFifos(stdin, stdout, stderr string) error {
 	for _, fifo := range []struct{ field, path string }{{"stdin", stdin}, {"stdout", stdout}, {"stderr", stderr}} {
 		if fifo.path != "" && !filepath.IsAbs(fifo.path) {
 			return errdefs.InvalidArgument.Errorf("%s: %q, expected an absolute path", fifo.field, fifo.path)
+		}
+		if fifo.path == "" {
+			continue
+		}
+		if _, err := os.Stat(fifo.path); err != nil {
+			return errdefs.InvalidArgument.Errorf("%s: %w, expected a fifo", fifo.field, err)
 		}
 	}
 	return nil

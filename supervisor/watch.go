@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
@@ -13,10 +14,13 @@ import (
 // lostStatus is the status of a process whose end left no trace.
 const lostStatus = 137
 
-// attend begins to watch a container that is in the table.
+// attend begins to watch a container that is in the table, until its shim is
+// dead. The end of its cgroup, which ends the watch for OOM too, is not always
+// told by the kernel: once in several thousand removals the eventfd stays silent.
 func (s *Supervisor) attend(c *container) {
-	s.own.Go(func() { s.watch(c) })
-	s.own.Go(func() { s.watchOOM(c) })
+	present, gone := context.WithCancel(s.life)
+	s.own.Go(func() { defer gone(); s.watch(c) })
+	s.own.Go(func() { s.watchOOM(present, c) })
 }
 
 // watch records the exits of one container until its shim is dead. It is the
@@ -42,10 +46,10 @@ func (s *Supervisor) watch(c *container) {
 }
 
 // watchOOM records that the kernel runs out of a container's memory, for as
-// long as the container has a cgroup.
-func (s *Supervisor) watchOOM(c *container) {
+// long as the container has a cgroup and ctx lasts.
+func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
 	id := c.handle.ID()
-	ooms, err := c.handle.OOMs(s.life)
+	ooms, err := c.handle.OOMs(ctx)
 	if err != nil {
 		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already
 			s.logger.Debug("no OOM events for a container", "container", id, "error", err)
@@ -95,6 +99,7 @@ func (s *Supervisor) noteExit(c *container, name string) {
 	if err != nil {
 		exit = runtime.Exit{Status: lostStatus, Time: time.Now(), Reason: "its exit status cannot be read: " + err.Error()}
 	}
+	failpoint.At("supervisor-exit-read")
 	if err := s.recordExit(c, name, exitMessage(exit)); err != nil {
 		return // stopping: the next supervisor finds the file
 	}

@@ -76,7 +76,7 @@ func read(dir, file string) (string, error) {
 func failed(field, file, value string, err error) error {
 	text := fmt.Errorf("setting linux.resources.%s: writing %q to %s: %w", field, value, file, err)
 	switch {
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE), errors.Is(err, unix.ENODEV):
 		return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, "linux.resources."+field, "%w", text)
 	case errors.Is(err, unix.ENOENT):
 		return errdefs.FailedPrecondition.Errorf("%w (this kernel does not have the file)", text)

@@ -65,4 +65,14 @@
 // one of unknown type with NotImplemented; both leave the connection open.
 //
 // The peer must be root or the shim's own user (SO_PEERCRED).
+//
+// # Compatibility
+//
+// A shim lives as long as its container, and the supervisor is replaced
+// meanwhile: it works with the shims of every release of the same packet
+// version. Hence files keep their names, fields are only added, are absent when
+// empty, and absent mean what was so before; a request that an older shim does
+// not know is answered with NotImplemented, and the supervisor does without.
+// What cannot be so takes a new version; shim.json says which one a shim
+// speaks, and the supervisor speaks that one and its own.
 package shim

@@ -1,0 +1,61 @@
+package supervisor
+
+import (
+	"fmt"
+	goruntime "runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	api "github.com/engined/engined/proto/supervisor/v1"
+)
+
+// TestReadersThatNeverRead: they delay nobody and what they have not read is not
+// kept for them.
+func TestReadersThatNeverRead(t *testing.T) {
+	s, _, socket := serve(t, JournalLimits{Bytes: 1 << 20})
+	const window = 64 << 10 // fixed: by itself the client, in this process too, grows it to megabytes
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	client := api.NewSupervisorClient(conn)
+	for range 20 {
+		stream, err := client.Events(t.Context(), &api.EventsRequest{Resume: true, AfterSeq: s.journal.last()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Header(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := heap()
+	long := strings.Repeat("x", 8<<10)
+	for i := range 500 { // 12 MiB
+		happen(t, s, fmt.Sprint(i, long))
+	}
+	began := time.Now()
+	if _, err := client.State(t.Context(), &api.StateRequest{}); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("State took %v", took)
+	}
+	// A window and what gRPC has before it, for each stream; kept whole, the
+	// events would be 240 MiB.
+	if grown := heap() - before; grown > 20<<20 {
+		t.Errorf("%d KiB are kept", grown>>10)
+	}
+}
+
+func heap() int {
+	goruntime.GC()
+	var stats goruntime.MemStats
+	goruntime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc)
+}
