@@ -185,7 +185,7 @@ func (l *launch) cloneLate() error {
 
 // openJoinFiles opens for the child what the root of a user namespace cannot.
 func (l *launch) openJoinFiles() error {
-	for _, file := range l.cgroup.JoinFiles() {
+	for _, file := range append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...) {
 		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", file, err)

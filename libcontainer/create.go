@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/netdevice"
+	"github.com/engined/engined/libcontainer/resctrl"
 	"github.com/engined/engined/libcontainer/seccomp"
 	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
@@ -81,6 +83,8 @@ type launch struct {
 	container *Container
 	layout    cgroup.Layout
 	cgroup    *cgroup.Cgroup
+	resctrl   resctrl.Group
+	devices   *netdevice.Moved
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
 	child     *stage
@@ -128,7 +132,10 @@ func (l *launch) prepare() (err error) {
 	if err := l.decode(); err != nil {
 		return err
 	}
-	return l.checkTerminal(l.spec.Process.Terminal)
+	if err := l.checkTerminal(l.spec.Process.Terminal); err != nil {
+		return err
+	}
+	return l.makeResctrl()
 }
 
 // mode is how the process is started.
@@ -181,6 +188,7 @@ func (l *launch) bring(ctx context.Context) error {
 	if l.mode == waiting && !ready {
 		return l.died()
 	}
+	l.devices.Keep()
 	if l.opts.PidFile == "" {
 		return nil
 	}
@@ -211,6 +219,9 @@ func (l *launch) work() error {
 		return fmt.Errorf("setting the cgroup's limits: %w", err)
 	}
 	if err := l.compileFilter(); err != nil {
+		return err
+	}
+	if err := l.mountRoot(); err != nil {
 		return err
 	}
 	return l.compile()
@@ -256,7 +267,7 @@ func (l *launch) record() error {
 	l.container.State = State{
 		OCIVersion: l.spec.Version, ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
-		Cgroup: l.cgroup.Location(),
+		Cgroup: l.cgroup.Location(), Resctrl: l.resctrl,
 	}
 	if err := l.container.Save(); err != nil {
 		return err
@@ -272,6 +283,8 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 		return l.writeMaps()
 	case stepTime:
 		return l.writeTimeOffsets()
+	case stepDevices:
+		return l.moveDevices()
 	case stepCreate:
 		// prestart hooks are of the time when they ran at start (config.md
 		// of 1.0), and are told so.
@@ -282,9 +295,9 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 		if err := RunHooks(ctx, "createRuntime", hooks.CreateRuntime, creating); err != nil {
 			return err
 		}
-		return l.runInside(ctx, "createContainer", hooks.CreateContainer, creating)
+		return l.runInside(ctx, "createContainer", hooks.CreateContainer, creating, "")
 	case stepStart:
-		return l.runInside(ctx, "startContainer", hooks.StartContainer, l.container.hookState(specs.StateCreated))
+		return l.runInside(ctx, "startContainer", hooks.StartContainer, l.container.hookState(specs.StateCreated), l.container.ownRoot())
 	}
 	return errdefs.Internal.Errorf("unknown step %d", step)
 }

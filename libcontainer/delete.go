@@ -51,6 +51,9 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	if err := c.cgroup().Remove(ctx); err != nil {
 		return fmt.Errorf("unable to remove container's cgroup: %w", err)
 	}
+	if err := errors.Join(c.unmountRoot(), c.State.Resctrl.Remove()); err != nil {
+		return err
+	}
 	c.poststop(ctx)
 	return os.RemoveAll(c.Dir())
 }
@@ -139,6 +142,12 @@ func deleteHalf(ctx context.Context, c *Container) error {
 		if err != nil {
 			return err
 		}
+		if err := resctrlLeft(spec, c.ID).Remove(); err != nil {
+			return err
+		}
+	}
+	if err := c.unmountRoot(); err != nil {
+		return err
 	}
 	return os.RemoveAll(c.Dir())
 }

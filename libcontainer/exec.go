@@ -52,6 +52,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.cgroup, err = c.cgroup().Below(opts.Cgroups); err != nil {
 		return 0, err
 	}
+	l.resctrl = c.State.Resctrl
 	if l.mode == detached {
 		return 0, l.join(init, &opts)
 	}
@@ -124,12 +125,12 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
-	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: l.cgroup.JoinFiles()}
+	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot()}
 	err := f.ofProcess(l.spec)
 	if err != nil {
 		return err
 	}
-	if l.plan, err = compileExec(l.spec.Process, namespacesOf(l.spec)&^unix.CLONE_NEWPID, &f); err != nil {
+	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, namespacesOf(l.spec)&^unix.CLONE_NEWPID, &f); err != nil {
 		return err
 	}
 	if err := l.born(); err != nil {

@@ -38,7 +38,7 @@ func (l *launch) compile() error {
 	if cg == nil { // a dry run
 		cg = cgroup.At(cgroup.Locate(l.layout, l.spec, l.container.ID))
 	}
-	f.root.Cgroup, f.joinFiles = cg.Location(), cg.JoinFiles()
+	f.root.Cgroup, f.joinFiles = cg.Location(), append(cg.JoinFiles(), l.resctrl.TaskFiles()...)
 	err := f.ofProcess(l.spec)
 	if err != nil {
 		return err

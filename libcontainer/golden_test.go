@@ -181,7 +181,7 @@ func TestExecPlan(t *testing.T) {
 	process := baseSpec().Process
 	process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0-1", Final: "0"}
 	process.Terminal = true
-	plan, err := compileExec(process, 0x2c020000, f)
+	plan, err := compileExec(process, &specs.Linux{}, 0x2c020000, f)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func (c *Container) startHooks(ctx context.Context, spec *specs.Spec) error {
 	}
 	state := c.hookState(specs.StateCreated)
 	for i := range spec.Hooks.StartContainer {
-		if err := runInside(ctx, &spec.Hooks.StartContainer[i], state, namespacesOf(spec)); err != nil {
+		if err := runInside(ctx, &spec.Hooks.StartContainer[i], state, namespacesOf(spec), c.ownRoot()); err != nil {
 			return errors.Join(fmt.Errorf("error running startContainer hook #%d: %w", i, err), c.killInit())
 		}
 	}

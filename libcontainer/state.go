@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/resctrl"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -33,6 +34,7 @@ type State struct {
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroup      cgroup.Location   `json:"cgroup"`
+	Resctrl     resctrl.Group     `json:"resctrl,omitzero"`
 }
 
 // Container is a directory below the root, and what its state.json says.
