@@ -19,7 +19,8 @@ import (
 )
 
 // Delete removes what a container left: processes, cgroup, directory. One that
-// was created but not started is killed; one that runs only by force. Force
+// has not stopped is removed only by force, also if it was never started, as
+// the spec wants (runtime.md, delete) and crun does; runc would kill it. Force
 // also removes what an interrupted create or delete left, and is content with
 // nothing.
 func Delete(ctx context.Context, root, id string, force bool) error {
@@ -42,7 +43,7 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	if err != nil && !force {
 		return err
 	}
-	if status != Stopped && status != Created && !force {
+	if status != Stopped && !force {
 		return errdefs.FailedPrecondition.Coded(errdefs.Running, c.ID, "cannot delete container %s that is not stopped: %s", c.ID, status)
 	}
 	if err := c.end(ctx); err != nil {

@@ -32,6 +32,5 @@
 // State is what create knew and the kernel cannot tell (state.go); status is
 // derived (status.go). Any failure unwinds what was made (errdefs.Undo).
 //
-// Absent on purpose: checkpoint and restore, and what validate.go answers with
-// NotImplemented. Start reading at launch in create.go.
+// Absent on purpose: checkpoint and restore. Start reading at launch in create.go.
 package libcontainer

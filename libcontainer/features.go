@@ -10,8 +10,7 @@ import (
 	"github.com/engined/engined/libcontainer/seccomp"
 )
 
-// Features says what this build does, from the tables that do it. What is
-// refused as not implemented (see checkUnsupported) is false here.
+// Features says what this build does, from the tables that do it.
 func Features(version, commit string) *features.Features {
 	yes, no := true, false
 	return &features.Features{

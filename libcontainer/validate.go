@@ -29,11 +29,6 @@ func invalid(field, format string, args ...any) error {
 	return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, field, "invalid spec: %s: %w", field, fmt.Errorf(format, args...))
 }
 
-// unsupported is for a field that is valid but that this runtime does not do.
-func unsupported(field string) error {
-	return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, field, "invalid spec: %s is not implemented", field)
-}
-
 // validate checks the spec once, before anything is made. Everything after it
 // may rely on Process, Root and Linux being there.
 func validate(spec *specs.Spec) error {
@@ -51,7 +46,7 @@ func validate(spec *specs.Spec) error {
 	}
 	for _, check := range []func(*specs.Spec) error{
 		checkNamespaces, checkUserMappings, checkTime, checkNames, checkMounts, checkDevices, checkSysctls, checkPaths, checkHooks,
-		checkMemoryPolicy, checkResctrl, checkNetDevices, checkHostMounts, checkUnsupported,
+		checkMemoryPolicy, checkResctrl, checkNetDevices, checkHostMounts,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -209,23 +204,13 @@ func checkPaths(spec *specs.Spec) error {
 		return invalid("linux.personality.domain", "expected LINUX or LINUX32, got %q", p.Domain)
 	}
 	if p := spec.Linux.Personality; p != nil && len(p.Flags) > 0 {
-		return unsupported("linux.personality.flags")
+		return invalid("linux.personality.flags", "expected none, the spec defines no flags, got %q", p.Flags)
 	}
 	switch spec.Linux.RootfsPropagation {
 	case "", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable":
 		return nil
 	}
 	return invalid("linux.rootfsPropagation", "expected private, slave, shared or unbindable, or one of them with r, got %q", spec.Linux.RootfsPropagation)
-}
-
-// checkUnsupported names what is not done rather than leave it out silently.
-func checkUnsupported(spec *specs.Spec) error {
-	linux := spec.Linux
-	switch {
-	case linux.MountLabel != "" && !selinuxEnabled():
-		return errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "linux.mountLabel", "linux.mountLabel: selinux label is specified in config, but selinux is disabled or not supported")
-	}
-	return nil
 }
 
 // validateProcess checks a process, of the spec or of exec.

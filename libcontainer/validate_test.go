@@ -58,7 +58,6 @@ func TestValidateNamesTheField(t *testing.T) {
 			s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x", Timeout: &zero}}}
 		}},
 		{"linux.intelRdt.closID", `invalid intelRdt.ClosID "a/b"`, "", func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "a/b"} }},
-		{"linux.mountLabel", "selinux is disabled", errdefs.FailedPrecondition, func(s *specs.Spec) { s.Linux.MountLabel = "x" }},
 		{"linux.maskedPaths", "unable to restrict sys entries without a private MNT namespace", "", func(s *specs.Spec) {
 			s.Linux.Namespaces, s.Linux.ReadonlyPaths = s.Linux.Namespaces[:4], []string{"/proc/sys"}
 		}},
