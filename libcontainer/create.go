@@ -50,7 +50,7 @@ func Create(ctx context.Context, opts CreateOptions) (_ *Container, err error) {
 // DryRun returns the plan that Create would hand to the container's process.
 // It makes nothing; the cgroup's files are named as if it were there.
 func DryRun(opts CreateOptions) (string, error) {
-	l := &launch{opts: opts, mode: waiting, container: &Container{Root: opts.Root, ID: opts.ID}}
+	l := &launch{opts: opts, mode: waiting, user: theCaller(), container: &Container{Root: opts.Root, ID: opts.ID}}
 	if err := l.readConfig(); err != nil {
 		return "", err
 	}
@@ -85,6 +85,7 @@ type launch struct {
 	cgroup    *cgroup.Cgroup
 	resctrl   resctrl.Group
 	devices   *netdevice.Moved
+	user      caller
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
 	child     *stage
@@ -102,7 +103,7 @@ type launch struct {
 // newLaunch reserves the id and reads the bundle. If it can tell early enough
 // what is to be cloned, the clone is under way when it returns.
 func newLaunch(opts CreateOptions, mode mode) (*launch, error) {
-	l := &launch{opts: opts, mode: mode, console: -1}
+	l := &launch{opts: opts, mode: mode, console: -1, user: theCaller()}
 	if err := l.prepare(); err != nil {
 		err = errors.Join(err, l.undo.Run())
 		l.close()
@@ -172,7 +173,7 @@ func (l *launch) bring(ctx context.Context) error {
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
-	if !staged(l.spec) { // else the process is yet to be born
+	if !staged(l.spec, l.user) { // else the process is yet to be born
 		if err := l.record(); err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func (l *launch) compile() error {
 			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
 			Trees: l.trees, Label: mountLabel(l.spec), Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
 		},
-		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring,
+		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring, user: l.user,
 	}
 	if l.spec.Linux.RootfsPropagation != "" {
 		parent, err := mountPoint(l.rootfs)

@@ -33,8 +33,9 @@ type facts struct {
 	fd        descriptors
 	available uint64 // capabilities the runtime can give
 	filter    *seccomp.Filter
-	keyring   bool   // a new session keyring
-	apparmor  bool   // the host has it
+	keyring   bool // a new session keyring
+	apparmor  bool // the host has it
+	user      caller
 	rootfs    string // exec: where the root is, if the container has no mount namespace
 }
 
@@ -75,7 +76,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 
 // part returns the process part for a process.
 func (f *facts) part(p *specs.Process, hooks bool) *processPart {
-	part := &processPart{process: p, available: f.available, filter: f.filter, firstFree: f.fd.firstFree,
+	part := &processPart{process: p, available: f.available, noGroups: f.user.noGroups, filter: f.filter, firstFree: f.fd.firstFree,
 		fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
 	if p.ApparmorProfile != "" && f.apparmor {
 		part.apparmor = p.ApparmorProfile
@@ -143,12 +144,12 @@ func joinCgroup(plan *nsenter.Plan, f *facts) {
 // namespaces.
 func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
 	// In a user namespace the parent does it: it takes the host's root.
-	if adj := spec.Process.OOMScoreAdj; adj != nil && !private(spec, specs.UserNamespace) {
+	if adj := spec.Process.OOMScoreAdj; adj != nil && (f.user.unprivileged || !private(spec, specs.UserNamespace)) {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}
 	joinNamespaces(plan, spec)
-	if staged(spec) {
-		makeNamespaces(plan, spec)
+	if staged(spec, f.user) {
+		makeNamespaces(plan, spec, f.user)
 	}
 	if ns := namespace(spec, specs.CgroupNamespace); ns != nil && ns.Path == "" {
 		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWCGROUP), Why: "making a cgroup namespace rooted in the container's cgroup"})
@@ -194,9 +195,10 @@ func joinNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
 // staged reports whether the child makes its namespaces itself, after it
 // joined others, and goes on in a child of its own: those of a user namespace
 // must be made in there, what is joined from a new one must be joined first,
-// and time takes in only children. Else clone makes them all.
-func staged(spec *specs.Spec) bool {
-	if newTime(spec) {
+// and time takes in only children. So does an unprivileged user, whose id maps
+// others may have to write. Else clone makes them all.
+func staged(spec *specs.Spec, by caller) bool {
+	if newTime(spec) || by.unprivileged {
 		return true
 	}
 	user := namespace(spec, specs.UserNamespace)
@@ -212,11 +214,15 @@ func newTime(spec *specs.Spec) bool {
 
 // makeNamespaces makes what is new, the user namespace first: its root has the
 // right to the others.
-func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
+func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 	if user := namespace(spec, specs.UserNamespace); user != nil {
 		if user.Path == "" {
 			plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
-			plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"})
+			op := nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"}
+			if by.unprivileged {
+				op.Flags = nsenter.Visible
+			}
+			plan.Add(op)
 		}
 		plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
 	}
@@ -300,6 +306,11 @@ func compileExec(p *specs.Process, linux *specs.Linux, namespaces uint64, f *fac
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}
 	enterContainer(plan, namespaces, f.rootfs)
+	if f.user.unprivileged {
+		// Only in the user namespace it has the right to the pid namespace,
+		// which takes in only children.
+		plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the pid namespace"})
+	}
 	sessionPart(plan, p, f)
 	if err := executionPart(plan, linux); err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func Reserve(root, id string) (*Container, error) {
 	c := &Container{Root: root, ID: id}
 	err = os.Mkdir(c.Dir(), 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(root, 0o700); err != nil {
+		if err := makeRoot(root); err != nil {
 			return nil, err
 		}
 		err = os.Mkdir(c.Dir(), 0o700)
@@ -106,6 +106,19 @@ func Reserve(root, id string) (*Container, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// makeRoot makes the directory of all containers. What is in XDG_RUNTIME_DIR
+// may be swept away unless it has the sticky bit (XDG Base Directory
+// Specification).
+func makeRoot(root string) error {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 || root != DefaultRoot() {
+		return nil
+	}
+	return os.Chmod(root, 0o700|os.ModeSticky)
 }
 
 // Save writes state.json whole: a reader sees all of it or none.

@@ -117,7 +117,8 @@ const (
 	KeepMode    Flag = C.FLAG_KEEP_MODE
 	Listener    Flag = C.FLAG_LISTENER
 	Mounted     Flag = C.FLAG_MOUNTED
-	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener mounted"
+	Visible     Flag = C.FLAG_VISIBLE
+	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener mounted visible"
 	headerSize       = C.sizeof_struct_plan_header
 	opSize           = C.sizeof_struct_plan_op
 	blobAlign        = 8

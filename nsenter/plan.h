@@ -74,7 +74,7 @@ enum plan_code {
 	OP_SETNS_ALL, /* joins the namespaces n0 of SLOT_CONTAINER at once */
 	OP_UNSHARE,  /* unshares n0 */
 	OP_CLONE,    /* goes on in a child with the same parent; reports its pid */
-	OP_SYNC,     /* waits for the parent to do step n0 */
+	OP_SYNC,     /* waits for the parent to do step n0; with FLAG_VISIBLE dumpable meanwhile */
 	OP_LOOPBACK, /* brings lo up */
 	OP_HOSTNAME, /* t0 */
 	OP_DOMAINNAME, /* t0 */
@@ -140,7 +140,8 @@ enum plan_flag {
 	FLAG_AFTER_USER = 512, /* OP_CHDIR: second try, nothing to do if the first worked */
 	FLAG_KEEP_MODE = 1024, /* OP_MOUNT: tmpfs takes the mode of the directory that was there */
 	FLAG_LISTENER = 2048, /* OP_SECCOMP */
-	FLAG_MOUNTED = 4096 /* OP_ROOT */
+	FLAG_MOUNTED = 4096, /* OP_ROOT */
+	FLAG_VISIBLE = 8192 /* OP_SYNC */
 };
 
 /* What OP_TARGET expects, and makes if it is not there. */
