@@ -22,6 +22,12 @@ func onlyMount(s *specs.Spec, _ *facts) {
 	s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 }
 
+// boundSys is what `spec --rootless` writes for /sys.
+func boundSys(s *specs.Spec, f *facts) {
+	s.Mounts[3] = specs.Mount{Destination: "/sys", Type: "none", Source: "/sys", Options: []string{"rbind", "nosuid", "noexec", "nodev", "ro"}}
+	addMount(cgroupMount)(s, f)
+}
+
 func bindWith(options ...string) func(*specs.Spec, *facts) {
 	return addMount(specs.Mount{Destination: "/data", Type: "bind", Source: "/srv/data", Options: append([]string{"rbind"}, options...)})
 }
@@ -92,6 +98,13 @@ var fieldPlans = map[string]func(*specs.Spec, *facts){
 		addMount(cgroupMount)(s, f)
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	},
+	"cgroup-v2-below-bound-sys": all(boundSys, func(_ *specs.Spec, f *facts) { goldenV2(f) }),
+	"cgroup-v2-user-namespace":  all(inUserNamespace, addMount(cgroupMount), func(_ *specs.Spec, f *facts) { goldenV2(f) }),
+	"cgroup-v2-undelegated": all(boundSys, func(_ *specs.Spec, f *facts) {
+		goldenV2(f)
+		f.root.Cgroup = cgroup.Location{}
+	}),
+	"unprivileged": all(inUserNamespace, func(_ *specs.Spec, f *facts) { f.user = caller{unprivileged: true, noGroups: true} }),
 	"cgroup-writable": func(s *specs.Spec, f *facts) {
 		writable := cgroupMount
 		writable.Options = []string{"rw"}
@@ -174,5 +187,6 @@ var execPlans = map[string]func(*specs.Process, *specs.Linux, *facts){
 		p.Scheduler, p.IOPriority = &specs.Scheduler{Policy: specs.SchedIdle}, &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 7}
 		l.Personality, l.MemoryPolicy = &specs.LinuxPersonality{Domain: specs.PerLinux32}, &specs.LinuxMemoryPolicy{Mode: specs.MpolLocal}
 	},
+	"exec-unprivileged":       func(_ *specs.Process, _ *specs.Linux, f *facts) { f.user = caller{unprivileged: true, noGroups: true} },
 	"exec-no-mount-namespace": func(_ *specs.Process, _ *specs.Linux, f *facts) { f.rootfs = "/bundle/rootfs" },
 }

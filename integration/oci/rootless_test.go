@@ -2,9 +2,11 @@ package oci
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -234,5 +236,67 @@ func TestRootlessIsRefusedWhatItCannotHave(t *testing.T) {
 			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: pointer(int64(64 << 20))}}
 		})
 		r.wantError("$R run limits", "limit")
+	})
+}
+
+// delegate gives the user a cgroup below which he may make his own.
+func (r *rootless) delegate() {
+	r.t.Helper()
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		r.t.Skip("needs a host with cgroup v2 alone")
+	}
+	top := "/sys/fs/cgroup/" + filepath.Base(r.dir)
+	r.cgroup = filepath.Join(top, "main")
+	r.t.Cleanup(func() {
+		if err := removeCgroupTree(top); err != nil {
+			r.t.Error(err)
+		}
+	})
+	must(r.t, os.MkdirAll(r.cgroup, 0o755))
+	must(r.t, os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory +pids"), 0))
+	for _, dir := range []string{top, r.cgroup} {
+		must(r.t, os.Chown(dir, nobodyElse, nobodyElse))
+		for _, file := range []string{"cgroup.procs", "cgroup.subtree_control", "cgroup.threads"} {
+			must(r.t, os.Chown(filepath.Join(dir, file), nobodyElse, nobodyElse))
+		}
+	}
+}
+
+// CVE-2023-25809: /sys is bound from the host with "ro", which is not for the
+// cgroup file system mounted below it. Where part of that is the user's a
+// container could change it, as the first bundle shows, which does not cover it.
+func TestRootlessContainersDoNotChangeTheHostsCgroups(t *testing.T) {
+	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
+	r.delegate()
+	script := "mkdir /sys/fs/cgroup/" + filepath.Base(r.dir) + "/escaped 2>/dev/null && echo made; mkdir /sys/fs/cgroup/here 2>/dev/null && echo made here; exit 0"
+	r.spec(func(s *specs.Spec) {
+		s.Process.Args = []string{"/bin/sh", "-c", script}
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
+	})
+	r.want("$R run naive; rmdir /sys/fs/cgroup/"+filepath.Base(r.dir)+"/escaped", "made")
+	r.spec(func(s *specs.Spec) { s.Process.Args = []string{"/bin/sh", "-c", script} })
+	r.want("$R run covered", "")
+}
+
+func removeCgroupTree(top string) error {
+	entries, err := os.ReadDir(top)
+	for _, entry := range entries {
+		if entry.IsDir() {
+			err = errors.Join(err, removeCgroupTree(filepath.Join(top, entry.Name())))
+		}
+	}
+	return errors.Join(err, os.Remove(top))
+}
+
+func TestRootlessLimitsInADelegatedCgroup(t *testing.T) {
+	eachRootless(t, func(r *rootless) {
+		r.delegate()
+		r.spec(func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: pointer(int64(64 << 20))}, Pids: &specs.LinuxPids{Limit: pointer(int64(33))}}
+			s.Linux.CgroupsPath = "/" + filepath.Base(r.dir) + "/limited"
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/cg", Type: "bind", Source: "/sys/fs/cgroup", Options: []string{"rbind", "ro"}})
+			s.Process.Args = []string{"/bin/sh", "-c", "cut -d: -f3 /proc/self/cgroup; cd /cg" + s.Linux.CgroupsPath + "; cat memory.max pids.max"}
+		})
+		r.want("$R run limited", "/"+filepath.Base(r.dir)+"/limited\n67108864\n33")
 	})
 }
