@@ -293,7 +293,7 @@ func reachesCgroup(t *testing.T, path string) {
 	for _, controller := range []string{"memory", "cpu", "cpuset", "pids", "blkio", "hugetlb", "net_cls", "net_prio", "rdma"} {
 		v1[controller] = empty
 	}
-	if cgroup.At(cgroup.Location{V1: v1}).Update(s.Linux.Resources) == nil && cgroup.At(cgroup.Location{V2: empty}).Update(s.Linux.Resources) == nil {
+	if cgroup.At(cgroup.Location{V1: v1}).Update(t.Context(), s.Linux.Resources) == nil && cgroup.At(cgroup.Location{V2: empty}).Update(t.Context(), s.Linux.Resources) == nil {
 		t.Errorf("%s: nothing is written for it", path)
 	}
 }

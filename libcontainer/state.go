@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/resctrl"
 	"github.com/engined/engined/proto/errdefs"
@@ -35,6 +36,7 @@ type State struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroup      cgroup.Location   `json:"cgroup"`
 	Resctrl     resctrl.Group     `json:"resctrl,omitzero"`
+	Stdio       []string          `json:"stdio,omitempty"` // what descriptors 0 to 2 were, as "pipe:[123]": restore connects pipes anew
 }
 
 // Container is a directory below the root, and what its state.json says.
@@ -140,6 +142,7 @@ func replaceFile(path string, data []byte) error {
 	if err := os.WriteFile(temporary, data, 0o600); err != nil {
 		return err
 	}
+	failpoint.At("state-written")
 	return os.Rename(temporary, path)
 }
 
