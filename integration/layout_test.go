@@ -57,6 +57,8 @@ var rooms = map[string][]string{
 	"libcontainer/rootfs":    {"libcontainer/cgroup", "nsenter", "proto/errdefs"},
 	"libcontainer/lsm":       {"nsenter", "proto/errdefs"},
 	"libcontainer/seccomp":   {"proto/errdefs"},
+	"libcontainer/resctrl":   {"proto/errdefs"},
+	"libcontainer/netdevice": {"proto/errdefs"},
 	"libcontainer/plainjson": {},
 	"libcontainer/cgroup":    {"libcontainer/dbus", "proto/errdefs"},
 	"nsenter":                {"proto/errdefs"},

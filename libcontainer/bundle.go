@@ -37,6 +37,9 @@ func (l *launch) decode() error {
 	if err := validate(l.spec); err != nil {
 		return err
 	}
+	if err := l.user.check(l.spec); err != nil {
+		return err
+	}
 	return l.findRoot()
 }
 

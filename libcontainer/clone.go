@@ -171,7 +171,7 @@ func (l *launch) cloneLate() error {
 		return err
 	}
 	b := birth{files: l.files, pidFD: -1, cgroup: l.cgroup}
-	if !staged(l.spec) {
+	if !staged(l.spec, l.user) {
 		b.cloneFlags = newNamespaces(l.spec.Linux.Namespaces)
 		b.uids, b.gids = idMaps(l.spec.Linux.UIDMappings), idMaps(l.spec.Linux.GIDMappings)
 	}
@@ -189,7 +189,7 @@ func (l *launch) cloneLate() error {
 
 // openJoinFiles opens for the child what the root of a user namespace cannot.
 func (l *launch) openJoinFiles() error {
-	for _, file := range l.cgroup.JoinFiles() {
+	for _, file := range append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...) {
 		fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return fmt.Errorf("opening %s: %w", file, err)
@@ -203,26 +203,12 @@ func (l *launch) openJoinFiles() error {
 // adjustOOM does for a process in a user namespace what it may not itself.
 func (l *launch) adjustOOM() error {
 	adj := l.spec.Process.OOMScoreAdj
-	if adj == nil || !private(l.spec, specs.UserNamespace) {
+	if adj == nil || l.user.unprivileged || !private(l.spec, specs.UserNamespace) {
 		return nil
 	}
 	file := fmt.Sprintf("/proc/%d/oom_score_adj", l.child.pid)
 	if err := os.WriteFile(file, []byte(strconv.Itoa(*adj)), 0); err != nil {
 		return fmt.Errorf("setting oom_score_adj: %w", err)
-	}
-	return nil
-}
-
-// writeMaps gives the child's new user namespace its id maps.
-func (l *launch) writeMaps() error {
-	for file, list := range map[string][]specs.LinuxIDMapping{"uid_map": l.spec.Linux.UIDMappings, "gid_map": l.spec.Linux.GIDMappings} {
-		var text strings.Builder
-		for _, m := range list {
-			fmt.Fprintf(&text, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
-		}
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/%s", l.child.pid, file), []byte(text.String()), 0); err != nil {
-			return fmt.Errorf("writing the id maps: %w", err)
-		}
 	}
 	return nil
 }

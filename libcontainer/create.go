@@ -13,6 +13,8 @@ import (
 
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/netdevice"
+	"github.com/engined/engined/libcontainer/resctrl"
 	"github.com/engined/engined/libcontainer/seccomp"
 	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
@@ -49,7 +51,7 @@ func Create(ctx context.Context, opts CreateOptions) (_ *Container, err error) {
 // DryRun returns the plan that Create would hand to the container's process.
 // It makes nothing; the cgroup's files are named as if it were there.
 func DryRun(opts CreateOptions) (string, error) {
-	l := &launch{opts: opts, mode: waiting, container: &Container{Root: opts.Root, ID: opts.ID}}
+	l := &launch{opts: opts, mode: waiting, user: theCaller(), container: &Container{Root: opts.Root, ID: opts.ID}}
 	if err := l.readConfig(); err != nil {
 		return "", err
 	}
@@ -82,6 +84,9 @@ type launch struct {
 	container *Container
 	layout    cgroup.Layout
 	cgroup    *cgroup.Cgroup
+	resctrl   resctrl.Group
+	devices   *netdevice.Moved
+	user      caller
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
 	child     *stage
@@ -99,7 +104,7 @@ type launch struct {
 // newLaunch reserves the id and reads the bundle. If it can tell early enough
 // what is to be cloned, the clone is under way when it returns.
 func newLaunch(opts CreateOptions, mode mode) (*launch, error) {
-	l := &launch{opts: opts, mode: mode, console: -1}
+	l := &launch{opts: opts, mode: mode, console: -1, user: theCaller()}
 	if err := l.prepare(); err != nil {
 		err = errors.Join(err, l.undo.Run())
 		l.close()
@@ -138,7 +143,10 @@ func (l *launch) prepare() (err error) {
 			return err
 		}
 	}
-	return l.checkTerminal(l.spec.Process.Terminal)
+	if err := l.checkTerminal(l.spec.Process.Terminal); err != nil {
+		return err
+	}
+	return l.makeResctrl()
 }
 
 // mode is how the process is started.
@@ -175,7 +183,7 @@ func (l *launch) bring(ctx context.Context) error {
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
-	if !staged(l.spec) { // else the process is yet to be born
+	if !staged(l.spec, l.user) { // else the process is yet to be born
 		if err := l.record(); err != nil {
 			return err
 		}
@@ -191,6 +199,7 @@ func (l *launch) bring(ctx context.Context) error {
 	if l.mode == waiting && !ready {
 		return l.died()
 	}
+	l.devices.Keep()
 	failpoint.At("launch-followed")
 	if l.opts.PidFile == "" {
 		return nil
@@ -221,6 +230,9 @@ func (l *launch) work() error {
 	}
 	failpoint.At("launch-cgroup-set")
 	if err := l.compileFilter(); err != nil {
+		return err
+	}
+	if err := l.mountRoot(); err != nil {
 		return err
 	}
 	return l.compile()
@@ -289,7 +301,7 @@ func (l *launch) record() error {
 	l.container.State = State{
 		OCIVersion: l.spec.Version, ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
-		Cgroup: l.cgroup.Location(), Stdio: stdio(),
+		Cgroup: l.cgroup.Location(), Resctrl: l.resctrl, Stdio: stdio(),
 	}
 	if err := l.container.Save(); err != nil {
 		return err
@@ -306,6 +318,8 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 		return l.writeMaps()
 	case stepTime:
 		return l.writeTimeOffsets()
+	case stepDevices:
+		return l.moveDevices()
 	case stepCreate:
 		// prestart hooks are of the time when they ran at start (config.md
 		// of 1.0), and are told so.
@@ -318,9 +332,9 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 			return err
 		}
 		failpoint.At("launch-create-runtime-ran")
-		return l.runInside(ctx, "createContainer", hooks.CreateContainer, creating)
+		return l.runInside(ctx, "createContainer", hooks.CreateContainer, creating, "")
 	case stepStart:
-		return l.runInside(ctx, "startContainer", hooks.StartContainer, l.container.hookState(specs.StateCreated))
+		return l.runInside(ctx, "startContainer", hooks.StartContainer, l.container.hookState(specs.StateCreated), l.container.ownRoot())
 	}
 	return errdefs.Internal.Errorf("unknown step %d", step)
 }

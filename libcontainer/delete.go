@@ -20,7 +20,8 @@ import (
 )
 
 // Delete removes what a container left: processes, cgroup, directory. One that
-// was created but not started is killed; one that runs only by force. Force
+// has not stopped is removed only by force, also if it was never started, as
+// the spec wants (runtime.md, delete) and crun does; runc would kill it. Force
 // also removes what an interrupted create or delete left, and is content with
 // nothing.
 func Delete(ctx context.Context, root, id string, force bool) error {
@@ -43,7 +44,7 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	if err != nil && !force {
 		return err
 	}
-	if status != Stopped && status != Created && !force {
+	if status != Stopped && !force {
 		return errdefs.FailedPrecondition.Coded(errdefs.Running, c.ID, "cannot delete container %s that is not stopped: %s", c.ID, status)
 	}
 	failpoint.At("delete-checked")
@@ -53,6 +54,9 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	failpoint.At("delete-ended")
 	if err := c.cgroup().Remove(ctx); err != nil {
 		return fmt.Errorf("unable to remove container's cgroup: %w", err)
+	}
+	if err := errors.Join(c.unmountRoot(), c.State.Resctrl.Remove()); err != nil {
+		return err
 	}
 	failpoint.At("delete-cgroup-removed")
 	c.poststop(ctx)
@@ -146,6 +150,12 @@ func deleteHalf(ctx context.Context, c *Container) error {
 		if err != nil {
 			return err
 		}
+		if err := resctrlLeft(spec, c.ID).Remove(); err != nil {
+			return err
+		}
+	}
+	if err := c.unmountRoot(); err != nil {
+		return err
 	}
 	failpoint.At("delete-half-cgroup-removed")
 	return os.RemoveAll(c.Dir())

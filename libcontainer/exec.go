@@ -39,7 +39,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	}
 	defer unix.Close(init)
 	l := &launch{
-		mode: attached, container: c, console: -1,
+		mode: attached, container: c, console: -1, user: theCaller(),
 		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidfdSocket: opts.PidfdSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs, NoNewKeyring: opts.NoNewKeyring},
 	}
 	if opts.Detach {
@@ -53,6 +53,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.cgroup, err = c.cgroup().Below(opts.Cgroups); err != nil {
 		return 0, err
 	}
+	l.resctrl = c.State.Resctrl
 	failpoint.At("exec-checked")
 	if l.mode == detached {
 		return 0, l.join(init, &opts)
@@ -108,7 +109,11 @@ func (l *launch) spawnInside(init int, terminal bool) error {
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup})
+	pidFD := init
+	if l.user.unprivileged {
+		pidFD = -1 // the child joins it
+	}
+	l.clone(birth{files: l.files, pidFD: pidFD, cgroup: l.cgroup})
 	return nil
 }
 
@@ -126,17 +131,20 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 		return err
 	}
 	l.spec = &specs.Spec{Process: process, Linux: spec.Linux}
+	if err := l.user.check(l.spec); err != nil {
+		return err
+	}
 	return l.compileFilter()
 }
 
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
-	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: l.cgroup.JoinFiles()}
+	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(), user: l.user}
 	err := f.ofProcess(l.spec)
 	if err != nil {
 		return err
 	}
-	if l.plan, err = compileExec(l.spec.Process, namespacesOf(l.spec)&^unix.CLONE_NEWPID, &f); err != nil {
+	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), &f); err != nil {
 		return err
 	}
 	if err := l.born(); err != nil {
@@ -145,9 +153,22 @@ func (l *launch) followInside() error {
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
-	if err := l.sendPidfd(); err != nil {
-		return err
+	moved := l.sendPidfd
+	if !l.user.unprivileged { // else the process is yet to be born
+		if err := l.sendPidfd(); err != nil {
+			return err
+		}
+		moved = nil
 	}
-	_, err = l.child.follow(duties{listener: func(fd int) error { return l.sendListener(fd, specs.StateRunning) }})
+	_, err = l.child.follow(duties{moved: moved, listener: func(fd int) error { return l.sendListener(fd, specs.StateRunning) }})
 	return err
+}
+
+// execNamespaces are those that the child joins itself. Its parent joins the
+// pid namespace for it, if it may.
+func (l *launch) execNamespaces() uint64 {
+	if l.user.unprivileged {
+		return namespacesOf(l.spec)
+	}
+	return namespacesOf(l.spec) &^ unix.CLONE_NEWPID
 }

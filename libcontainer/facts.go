@@ -23,9 +23,9 @@ func (l *launch) compile() error {
 		root: rootfs.Host{
 			Bundle: l.bundle, Rootfs: l.rootfs, NoPivot: l.opts.NoPivot,
 			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
-			Trees: l.trees, Label: l.spec.Linux.MountLabel, Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
+			Trees: l.trees, Label: mountLabel(l.spec), Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
 		},
-		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring,
+		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring, user: l.user,
 	}
 	if l.spec.Linux.RootfsPropagation != "" {
 		parent, err := mountPoint(l.rootfs)
@@ -46,6 +46,7 @@ func (l *launch) compile() error {
 	if !l.opts.Cgroup.Systemd { // which has moved the process
 		f.joinFiles = cg.JoinFiles()
 	}
+	f.joinFiles = append(f.joinFiles, l.resctrl.TaskFiles()...)
 	err := f.ofProcess(l.spec)
 	if err != nil {
 		return err
@@ -89,6 +90,17 @@ func checkSelinux(p *specs.Process) error {
 	}
 	return errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "process.selinuxLabel",
 		"process.selinuxLabel: selinux label is specified in config, but selinux is disabled or not supported")
+}
+
+// mountLabel is the context that mounts get. Where SELinux is off no file
+// system takes one and nothing would look at it: it is left out, as by crun.
+func mountLabel(spec *specs.Spec) string {
+	label := spec.Linux.MountLabel
+	if label != "" && !selinuxEnabled() {
+		slog.Warn("linux.mountLabel: SELinux is disabled or not supported, mounts are not labelled")
+		return ""
+	}
+	return label
 }
 
 // selinuxEnabled: its file system is there, and a policy, without which the

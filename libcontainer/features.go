@@ -1,6 +1,8 @@
 package libcontainer
 
 import (
+	"slices"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
@@ -8,10 +10,9 @@ import (
 	"github.com/engined/engined/libcontainer/seccomp"
 )
 
-// Features says what this build does, from the tables that do it. What is
-// refused as not implemented (see checkUnsupported) is false here.
+// Features says what this build does, from the tables that do it.
 func Features(version, commit string) *features.Features {
-	yes, no := true, false
+	yes := true
 	return &features.Features{
 		OCIVersionMin: "1.0.0",
 		OCIVersionMax: specs.Version,
@@ -27,12 +28,23 @@ func Features(version, commit string) *features.Features {
 			},
 			Apparmor:        &features.Apparmor{Enabled: &yes},
 			Selinux:         &features.Selinux{Enabled: &yes},
-			IntelRdt:        &features.IntelRdt{Enabled: &no},
+			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
+			MemoryPolicy:    &features.MemoryPolicy{Modes: sortedKeys(memoryModes), Flags: sortedKeys(memoryFlags)},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
-			NetDevices:      &features.NetDevices{Enabled: &no},
+			NetDevices:      &features.NetDevices{Enabled: &yes},
 		},
 		Annotations: annotations(version, commit),
 	}
+}
+
+// sortedKeys lists a table's names in order.
+func sortedKeys[K ~string, V any](table map[K]V) []string {
+	names := make([]string, 0, len(table))
+	for name := range table {
+		names = append(names, string(name))
+	}
+	slices.Sort(names)
+	return names
 }
 
 func annotations(version, commit string) map[string]string {

@@ -2,8 +2,10 @@ package libcontainer
 
 import (
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -156,7 +158,9 @@ var goldenPlans = map[string]func(*specs.Spec, *facts){
 }
 
 func TestPlans(t *testing.T) {
-	for name, change := range goldenPlans {
+	plans := maps.Clone(goldenPlans)
+	maps.Copy(plans, fieldPlans)
+	for name, change := range plans {
 		t.Run(name, func(t *testing.T) {
 			spec, f := baseSpec(), fixedFacts()
 			change(spec, f)
@@ -181,11 +185,43 @@ func TestExecPlan(t *testing.T) {
 	process := baseSpec().Process
 	process.ExecCPUAffinity = &specs.CPUAffinity{Initial: "0-1", Final: "0"}
 	process.Terminal = true
-	plan, err := compileExec(process, 0x2c020000, f)
+	plan, err := compileExec(process, &specs.Linux{}, 0x2c020000, f)
 	if err != nil {
 		t.Fatal(err)
 	}
 	compareGolden(t, "exec", plan.String())
+}
+
+func TestExecPlans(t *testing.T) {
+	for name, change := range execPlans {
+		t.Run(name, func(t *testing.T) {
+			f, process, linux := fixedFacts(), baseSpec().Process, &specs.Linux{}
+			f.fd.container = 3
+			change(process, linux, f)
+			if err := validateProcess(process, "process"); err != nil {
+				t.Fatal(err)
+			}
+			plan, err := compileExec(process, linux, 0x2c020000, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compareGolden(t, name, plan.String())
+		})
+	}
+}
+
+// Each golden file is somebody's.
+func TestNoGoldenFileIsStale(t *testing.T) {
+	files, err := filepath.Glob("testdata/plans/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		if !hasKey(goldenPlans, name) && !hasKey(fieldPlans, name) && !hasKey(execPlans, name) && name != "exec" {
+			t.Errorf("%s: no test compares it", file)
+		}
+	}
 }
 
 func compareGolden(t *testing.T, name, got string) {

@@ -106,16 +106,16 @@ func runHook(ctx context.Context, hook *specs.Hook, state *specs.State, command 
 // runInside runs hooks in the container's namespaces, of which the mount one
 // gives the root: the runtime's before the switch of roots, the container's
 // after it. The parent does it, by a short plan, since no Go runs in the child.
-func (l *launch) runInside(ctx context.Context, kind string, hooks []specs.Hook, state *specs.State) error {
+func (l *launch) runInside(ctx context.Context, kind string, hooks []specs.Hook, state *specs.State, rootfs string) error {
 	for i := range hooks {
-		if err := runInside(ctx, &hooks[i], state, l.namespaces()); err != nil {
+		if err := runInside(ctx, &hooks[i], state, l.namespaces(), rootfs); err != nil {
 			return fmt.Errorf("error running %s hook #%d: %w", kind, i, err)
 		}
 	}
 	return nil
 }
 
-func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namespaces uint64) error {
+func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namespaces uint64, rootfs string) error {
 	init, err := openProcess(state.Pid)
 	if err != nil {
 		return fmt.Errorf("opening the container's process: %w", err)
@@ -140,7 +140,7 @@ func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namesp
 	}
 	defer child.close()
 	defer child.kill() //nolint:errcheck // it is reaped already unless something failed
-	if err := child.begin(hookPlan(hook, namespaces)); err != nil {
+	if err := child.begin(hookPlan(hook, namespaces, rootfs)); err != nil {
 		return err
 	}
 	return waitHook(ctx, child, hook)
@@ -148,7 +148,7 @@ func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namesp
 
 // hookPlan joins the namespaces and executes the hook. pid is joined by the
 // parent for its child.
-func hookPlan(hook *specs.Hook, namespaces uint64) *nsenter.Plan {
+func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string) *nsenter.Plan {
 	args := hook.Args
 	if len(args) == 0 {
 		args = []string{hook.Path}
@@ -156,7 +156,7 @@ func hookPlan(hook *specs.Hook, namespaces uint64) *nsenter.Plan {
 	plan := &nsenter.Plan{}
 	plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotContainer, 3)})
 	plan.Add(nsenter.Op{Code: nsenter.Proc})
-	plan.Add(nsenter.Op{Code: nsenter.SetnsAll, Num: num(namespaces &^ unix.CLONE_NEWPID), Why: "joining the container's namespaces for a hook"})
+	enterContainer(plan, namespaces&^unix.CLONE_NEWPID, rootfs)
 	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: hook.Env})
 	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: args})
 	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(3)})

@@ -17,10 +17,11 @@ import (
 
 // Steps that the parent does between two operations.
 const (
-	stepCreate uint64 = 1 + iota // prestart, createRuntime and createContainer hooks
-	stepStart                    // startContainer hooks
-	stepMaps                     // the id maps of the user namespace that the child just made
-	stepTime                     // the offsets of its time namespace
+	stepCreate  uint64 = 1 + iota // prestart, createRuntime and createContainer hooks
+	stepStart                     // startContainer hooks
+	stepMaps                      // the id maps of the user namespace that the child just made
+	stepTime                      // the offsets of its time namespace
+	stepDevices                   // network devices of the host move in
 )
 
 // facts is all that a plan depends on besides the spec.
@@ -34,6 +35,8 @@ type facts struct {
 	filter    *seccomp.Filter
 	keyring   bool // a new session keyring
 	apparmor  bool // the host has it
+	user      caller
+	rootfs    string // exec: where the root is, if the container has no mount namespace
 }
 
 // descriptors are the numbers that the child inherits things under; -1: not.
@@ -65,20 +68,38 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	}
 	sessionPart(plan, spec.Process, f)
 	plan.Ops = append(plan.Ops, rootfs.Finish(spec, &f.root)...)
-	if p := spec.Linux.Personality; p != nil {
-		plan.Add(nsenter.Op{Code: nsenter.Personality, Num: num(personality(p)), Why: "setting the personality"})
+	if err := executionPart(plan, spec.Linux); err != nil {
+		return nil, err
 	}
 	return plan, f.part(spec.Process, spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0).compile(plan)
 }
 
 // part returns the process part for a process.
 func (f *facts) part(p *specs.Process, hooks bool) *processPart {
-	part := &processPart{process: p, available: f.available, filter: f.filter, firstFree: f.fd.firstFree,
+	part := &processPart{process: p, available: f.available, noGroups: f.user.noGroups, filter: f.filter, firstFree: f.fd.firstFree,
 		fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
 	if p.ApparmorProfile != "" && f.apparmor {
 		part.apparmor = p.ApparmorProfile
 	}
 	return part
+}
+
+// executionPart sets what the container's processes inherit over execve and
+// that no namespace keeps: exec sets it again.
+func executionPart(plan *nsenter.Plan, linux *specs.Linux) error {
+	if p := linux.Personality; p != nil {
+		plan.Add(nsenter.Op{Code: nsenter.Personality, Num: num(personality(p)), Why: "setting the personality"})
+	}
+	policy := linux.MemoryPolicy
+	if policy == nil {
+		return nil
+	}
+	nodes, err := numberMask("linux.memoryPolicy.nodes", "memory nodes", policy.Nodes)
+	if err != nil {
+		return err
+	}
+	plan.Add(nsenter.Op{Code: nsenter.MemoryPolicy, Num: num(memoryPolicy(policy)), Blob: nodes, Why: "setting the memory policy " + string(policy.Mode)})
+	return nil
 }
 
 func personality(p *specs.LinuxPersonality) uint64 {
@@ -123,18 +144,21 @@ func joinCgroup(plan *nsenter.Plan, f *facts) {
 // namespaces.
 func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
 	// In a user namespace the parent does it: it takes the host's root.
-	if adj := spec.Process.OOMScoreAdj; adj != nil && !private(spec, specs.UserNamespace) {
+	if adj := spec.Process.OOMScoreAdj; adj != nil && (f.user.unprivileged || !private(spec, specs.UserNamespace)) {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}
 	joinNamespaces(plan, spec)
-	if staged(spec) {
-		makeNamespaces(plan, spec)
+	if staged(spec, f.user) {
+		makeNamespaces(plan, spec, f.user)
 	}
 	if ns := namespace(spec, specs.CgroupNamespace); ns != nil && ns.Path == "" {
 		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWCGROUP), Why: "making a cgroup namespace rooted in the container's cgroup"})
 	}
 	if ns := namespace(spec, specs.NetworkNamespace); ns != nil && ns.Path == "" {
 		plan.Add(nsenter.Op{Code: nsenter.Loopback, Why: "bringing the loopback interface up"})
+	}
+	if len(spec.Linux.NetDevices) > 0 {
+		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepDevices), Why: "moving network devices in"})
 	}
 	if spec.Hostname != "" {
 		plan.Add(nsenter.Op{Code: nsenter.Hostname, Text: text(spec.Hostname), Why: "setting the hostname"})
@@ -171,9 +195,10 @@ func joinNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
 // staged reports whether the child makes its namespaces itself, after it
 // joined others, and goes on in a child of its own: those of a user namespace
 // must be made in there, what is joined from a new one must be joined first,
-// and time takes in only children. Else clone makes them all.
-func staged(spec *specs.Spec) bool {
-	if newTime(spec) {
+// and time takes in only children. So does an unprivileged user, whose id maps
+// others may have to write. Else clone makes them all.
+func staged(spec *specs.Spec, by caller) bool {
+	if newTime(spec) || by.unprivileged {
 		return true
 	}
 	user := namespace(spec, specs.UserNamespace)
@@ -189,11 +214,15 @@ func newTime(spec *specs.Spec) bool {
 
 // makeNamespaces makes what is new, the user namespace first: its root has the
 // right to the others.
-func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
+func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 	if user := namespace(spec, specs.UserNamespace); user != nil {
 		if user.Path == "" {
 			plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
-			plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"})
+			op := nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"}
+			if by.unprivileged {
+				op.Flags = nsenter.Visible
+			}
+			plan.Add(op)
 		}
 		plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
 	}
@@ -246,11 +275,11 @@ func joinWithAffinity(plan *nsenter.Plan, affinity *specs.CPUAffinity, f *facts)
 	if affinity == nil {
 		affinity = &specs.CPUAffinity{}
 	}
-	initial, err := cpuMask("process.execCPUAffinity.initial", affinity.Initial)
+	initial, err := numberMask("process.execCPUAffinity.initial", "CPUs", affinity.Initial)
 	if err != nil {
 		return err
 	}
-	final, err := cpuMask("process.execCPUAffinity.final", affinity.Final)
+	final, err := numberMask("process.execCPUAffinity.final", "CPUs", affinity.Final)
 	if err != nil {
 		return err
 	}
@@ -266,7 +295,7 @@ func joinWithAffinity(plan *nsenter.Plan, affinity *specs.CPUAffinity, f *facts)
 
 // compileExec is the plan of a further process in a container: join, then the
 // process part.
-func compileExec(p *specs.Process, namespaces uint64, f *facts) (*nsenter.Plan, error) {
+func compileExec(p *specs.Process, linux *specs.Linux, namespaces uint64, f *facts) (*nsenter.Plan, error) {
 	plan := &nsenter.Plan{Ops: make([]nsenter.Op, 0, 64)}
 	f.fd.adopt(plan)
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
@@ -276,8 +305,31 @@ func compileExec(p *specs.Process, namespaces uint64, f *facts) (*nsenter.Plan, 
 	if adj := p.OOMScoreAdj; adj != nil {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}
-	plan.Add(nsenter.Op{Code: nsenter.SetnsAll, Num: num(namespaces), Why: "joining the container's namespaces"})
-	plan.Add(nsenter.Op{Code: nsenter.RootHere, Why: "opening the container's root"})
+	enterContainer(plan, namespaces, f.rootfs)
+	if f.user.unprivileged {
+		// Only in the user namespace it has the right to the pid namespace,
+		// which takes in only children.
+		plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the pid namespace"})
+	}
 	sessionPart(plan, p, f)
+	if err := executionPart(plan, linux); err != nil {
+		return nil, err
+	}
 	return plan, f.part(p, false).compile(plan)
+}
+
+// enterContainer joins the container's namespaces. Without a mount namespace
+// among them its root is a directory of the host, rootfs.
+func enterContainer(plan *nsenter.Plan, namespaces uint64, rootfs string) {
+	if rootfs != "" {
+		plan.Add(nsenter.Op{Code: nsenter.Root, Text: text(rootfs), Flags: nsenter.Mounted, Why: "opening the container's root"})
+	}
+	if namespaces != 0 {
+		plan.Add(nsenter.Op{Code: nsenter.SetnsAll, Num: num(namespaces), Why: "joining the container's namespaces"})
+	}
+	if rootfs != "" {
+		plan.Add(nsenter.Op{Code: nsenter.Chroot, Why: "switching to the container's root"})
+		return
+	}
+	plan.Add(nsenter.Op{Code: nsenter.RootHere, Why: "opening the container's root"})
 }

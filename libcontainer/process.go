@@ -60,6 +60,7 @@ type processPart struct {
 	filter    *seccomp.Filter
 	firstFree int  // first descriptor that is not the process's
 	fifo      bool // wait for start before the filter
+	noGroups  bool // setgroups is denied
 	sync      bool // there are startContainer hooks that the parent runs
 	apparmor  string
 }
@@ -151,7 +152,11 @@ func (p *processPart) identity(plan *nsenter.Plan) {
 	for _, gid := range user.AdditionalGids {
 		groups = binary.NativeEndian.AppendUint32(groups, gid)
 	}
-	plan.Add(nsenter.Op{Code: nsenter.User, Num: num(uint64(user.UID), uint64(user.GID)), Blob: groups, Flags: nsenter.SetGroups,
+	var flags nsenter.Flag
+	if !p.noGroups {
+		flags = nsenter.SetGroups
+	}
+	plan.Add(nsenter.Op{Code: nsenter.User, Num: num(uint64(user.UID), uint64(user.GID)), Blob: groups, Flags: flags,
 		Why: fmt.Sprintf("becoming user %d:%d", user.UID, user.GID)})
 	plan.Add(nsenter.Op{Code: nsenter.Caps, Num: num(caps.effective, caps.permitted, caps.inheritable, caps.ambient), Why: "setting capabilities"})
 	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(p.process.Cwd), Flags: nsenter.AfterUser, Why: why})

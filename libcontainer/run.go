@@ -142,6 +142,9 @@ func (l *launch) remove(ctx context.Context) error {
 	if err := l.cgroup.Remove(ctx); err != nil {
 		return fmt.Errorf("unable to remove container's cgroup: %w", err)
 	}
+	if err := errors.Join(l.container.unmountRoot(), l.resctrl.Remove()); err != nil {
+		return err
+	}
 	failpoint.At("run-cgroup-removed")
 	if l.spec.Hooks != nil {
 		l.container.poststop(ctx)

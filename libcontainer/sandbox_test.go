@@ -170,6 +170,19 @@ func (s *sandbox) must(err error) {
 	}
 }
 
+// command runs a program of the host from the test's thread.
+func (s *sandbox) command(name string, args ...string) string {
+	s.t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		s.t.Skipf("needs %s", name)
+	}
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("%s %q: %v %s", name, args, err, out)
+	}
+	return string(out)
+}
+
 func (s *sandbox) path(inside string) string { return filepath.Join(s.dir, "rootfs", inside) }
 
 // runtime calls the runtime.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -69,7 +70,23 @@ func (c *Container) letGo() error {
 	if _, err := unix.Write(fd, []byte{0}); err != nil {
 		return fmt.Errorf("starting the container's process: %w", err)
 	}
-	return nil
+	return awaitExec(fd)
+}
+
+// awaitExec waits until the process has gone on to execve, or ended: then the
+// fifo has no reader any more. Before, it is hidden from an unprivileged user,
+// who could not exec in the container yet. Root need not wait.
+func awaitExec(fifo int) error {
+	if !theCaller().unprivileged {
+		return nil
+	}
+	for end := time.Now().Add(killPatience); time.Now().Before(end); {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fifo)}}, int(time.Until(end).Milliseconds()))
+		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return errdefs.DeadlineExceeded.Errorf("the container's process did not go on to its command")
 }
 
 // Spec reads the container's copy of its config.json.
@@ -93,7 +110,7 @@ func (c *Container) startHooks(ctx context.Context, spec *specs.Spec) error {
 	}
 	state := c.hookState(specs.StateCreated)
 	for i := range spec.Hooks.StartContainer {
-		if err := runInside(ctx, &spec.Hooks.StartContainer[i], state, namespacesOf(spec)); err != nil {
+		if err := runInside(ctx, &spec.Hooks.StartContainer[i], state, namespacesOf(spec), c.ownRoot()); err != nil {
 			return errors.Join(fmt.Errorf("error running startContainer hook #%d: %w", i, err), c.killInit())
 		}
 	}

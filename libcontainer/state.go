@@ -11,6 +11,7 @@ import (
 
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/resctrl"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -34,6 +35,7 @@ type State struct {
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroup      cgroup.Location   `json:"cgroup"`
+	Resctrl     resctrl.Group     `json:"resctrl,omitzero"`
 	Stdio       []string          `json:"stdio,omitempty"` // what descriptors 0 to 2 were, as "pipe:[123]": restore connects pipes anew
 }
 
@@ -94,7 +96,7 @@ func Reserve(root, id string) (*Container, error) {
 	c := &Container{Root: root, ID: id}
 	err = os.Mkdir(c.Dir(), 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(root, 0o700); err != nil {
+		if err := makeRoot(root); err != nil {
 			return nil, err
 		}
 		err = os.Mkdir(c.Dir(), 0o700)
@@ -106,6 +108,19 @@ func Reserve(root, id string) (*Container, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// makeRoot makes the directory of all containers. What is in XDG_RUNTIME_DIR
+// may be swept away unless it has the sticky bit (XDG Base Directory
+// Specification).
+func makeRoot(root string) error {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 || root != DefaultRoot() {
+		return nil
+	}
+	return os.Chmod(root, 0o700|os.ModeSticky)
 }
 
 // Save writes state.json whole: a reader sees all of it or none.

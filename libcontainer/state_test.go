@@ -375,9 +375,18 @@ func TestFeaturesAreTrue(t *testing.T) {
 			t.Errorf("namespace %s: %v", kind, err)
 		}
 	}
+	for _, mode := range f.Linux.MemoryPolicy.Modes {
+		for _, flag := range f.Linux.MemoryPolicy.Flags {
+			spec := Example(false)
+			spec.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MemoryPolicyModeType(mode), Flags: []specs.MemoryPolicyFlagType{specs.MemoryPolicyFlagType(flag)}}
+			if err := validate(spec); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	spec := Example(false)
-	spec.Linux.IntelRdt = &specs.LinuxIntelRdt{}
-	if err := validate(spec); errdefs.KindOf(err) != errdefs.NotImplemented || *f.Linux.IntelRdt.Enabled {
-		t.Errorf("intelRdt: %v", err)
+	spec.Linux.IntelRdt, spec.Linux.NetDevices = &specs.LinuxIntelRdt{}, map[string]specs.LinuxNetDevice{"eth0": {}}
+	if err := validate(spec); err != nil || !*f.Linux.IntelRdt.Enabled || !*f.Linux.NetDevices.Enabled {
+		t.Errorf("intelRdt, netDevices: %v", err)
 	}
 }

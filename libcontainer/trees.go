@@ -43,8 +43,8 @@ func (l *launch) openTrees() error {
 			continue
 		}
 		fd, err := l.openTree(i, &users)
-		if errors.Is(err, unix.ENOSYS) && !rootfs.IDMapped(&l.spec.Mounts[i]) {
-			continue // before 5.2 the child tries
+		if (errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)) && !rootfs.IDMapped(&l.spec.Mounts[i]) {
+			continue // before 5.2, or unprivileged: the child tries
 		}
 		if err != nil {
 			m := &l.spec.Mounts[i]

@@ -29,14 +29,12 @@ func invalid(field, format string, args ...any) error {
 	return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, field, "invalid spec: %s: %w", field, fmt.Errorf(format, args...))
 }
 
-// unsupported is for a field that is valid but that this runtime does not do.
-func unsupported(field string) error {
-	return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, field, "invalid spec: %s is not implemented", field)
-}
-
 // validate checks the spec once, before anything is made. Everything after it
 // may rely on Process, Root and Linux being there.
 func validate(spec *specs.Spec) error {
+	if major, _, _ := strings.Cut(spec.Version, "."); spec.Version != "" && major != "1" {
+		return invalid("ociVersion", "expected a version 1.x of the runtime spec, got %q", spec.Version)
+	}
 	if spec.Root == nil || spec.Root.Path == "" {
 		return invalid("root.path", "expected a directory, got none")
 	}
@@ -47,7 +45,8 @@ func validate(spec *specs.Spec) error {
 		return invalid("process", "expected a process, got none")
 	}
 	for _, check := range []func(*specs.Spec) error{
-		checkNamespaces, checkUserMappings, checkTime, checkNames, checkMounts, checkDevices, checkSysctls, checkPaths, checkHooks, checkUnsupported,
+		checkNamespaces, checkUserMappings, checkTime, checkNames, checkMounts, checkDevices, checkSysctls, checkPaths, checkHooks,
+		checkMemoryPolicy, checkResctrl, checkNetDevices, checkHostMounts,
 	} {
 		if err := check(spec); err != nil {
 			return err
@@ -85,10 +84,6 @@ func checkNamespaces(spec *specs.Spec) error {
 			return invalid(field+".path", "expected an absolute path, got %q", ns.Path)
 		}
 		seen[ns.Type] = true
-	}
-	if !private(spec, specs.MountNamespace) {
-		// Its mounts would be the host's, and stay.
-		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "linux.namespaces", "invalid spec: linux.namespaces: a container without a mount namespace is not implemented")
 	}
 	return nil
 }
@@ -209,29 +204,13 @@ func checkPaths(spec *specs.Spec) error {
 		return invalid("linux.personality.domain", "expected LINUX or LINUX32, got %q", p.Domain)
 	}
 	if p := spec.Linux.Personality; p != nil && len(p.Flags) > 0 {
-		return unsupported("linux.personality.flags")
+		return invalid("linux.personality.flags", "expected none, the spec defines no flags, got %q", p.Flags)
 	}
 	switch spec.Linux.RootfsPropagation {
 	case "", "private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable":
 		return nil
 	}
 	return invalid("linux.rootfsPropagation", "expected private, slave, shared or unbindable, or one of them with r, got %q", spec.Linux.RootfsPropagation)
-}
-
-// checkUnsupported names what is not done rather than leave it out silently.
-func checkUnsupported(spec *specs.Spec) error {
-	linux := spec.Linux
-	switch {
-	case linux.MountLabel != "" && !selinuxEnabled():
-		return errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "linux.mountLabel", "linux.mountLabel: selinux label is specified in config, but selinux is disabled or not supported")
-	case linux.IntelRdt != nil:
-		return unsupported("linux.intelRdt")
-	case linux.MemoryPolicy != nil:
-		return unsupported("linux.memoryPolicy")
-	case len(linux.NetDevices) > 0:
-		return unsupported("linux.netDevices")
-	}
-	return nil
 }
 
 // validateProcess checks a process, of the spec or of exec.
@@ -245,6 +224,10 @@ func validateProcess(p *specs.Process, field string) error {
 		return invalid(field+".cwd", "Cwd must be an absolute path, got %q", p.Cwd)
 	case p.Scheduler != nil && !hasKey(schedulerPolicies, p.Scheduler.Policy):
 		return invalid(field+".scheduler.policy", "expected a policy as SCHED_BATCH, got %q", p.Scheduler.Policy)
+	case p.Scheduler != nil && slices.ContainsFunc(p.Scheduler.Flags, func(f specs.LinuxSchedulerFlag) bool { return !hasKey(schedulerFlags, f) }):
+		return invalid(field+".scheduler.flags", "expected flags as SCHED_FLAG_RESET_ON_FORK, got %q", p.Scheduler.Flags)
+	case p.IOPriority != nil && (p.IOPriority.Priority < 0 || p.IOPriority.Priority > 7):
+		return invalid(field+".ioPriority.priority", "expected 0 to 7, got %d", p.IOPriority.Priority)
 	case p.IOPriority != nil && !hasKey(ioClasses, p.IOPriority.Class):
 		return invalid(field+".ioPriority.class", "expected a class as IOPRIO_CLASS_BE, got %q", p.IOPriority.Class)
 	case p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000):

@@ -17,6 +17,8 @@ func TestValidateNamesTheField(t *testing.T) {
 		kind        errdefs.Kind
 		change      func(*specs.Spec)
 	}{
+		{"ociVersion", `got "invalid"`, "", func(s *specs.Spec) { s.Version = "invalid" }},
+		{"ociVersion", `got "2.0.0"`, "", func(s *specs.Spec) { s.Version = "2.0.0" }},
 		{"root.path", "expected a directory", "", func(s *specs.Spec) { s.Root = nil }},
 		{"linux", "expected a Linux container", "", func(s *specs.Spec) { s.Linux = nil }},
 		{"process", "expected a process", "", func(s *specs.Spec) { s.Process = nil }},
@@ -55,12 +57,32 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"hooks.poststop[0].timeout", "got 0", "", func(s *specs.Spec) {
 			s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/x", Timeout: &zero}}}
 		}},
-		{"linux.intelRdt", "not implemented", errdefs.NotImplemented, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
-		{"linux.netDevices", "not implemented", errdefs.NotImplemented, func(s *specs.Spec) {
-			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}}
+		{"linux.intelRdt.closID", `invalid intelRdt.ClosID "a/b"`, "", func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "a/b"} }},
+		{"linux.maskedPaths", "unable to restrict sys entries without a private MNT namespace", "", func(s *specs.Spec) {
+			s.Linux.Namespaces, s.Linux.ReadonlyPaths = s.Linux.Namespaces[:4], []string{"/proc/sys"}
 		}},
-		{"linux.mountLabel", "selinux is disabled", errdefs.FailedPrecondition, func(s *specs.Spec) { s.Linux.MountLabel = "x" }},
-		{"linux.namespaces", "not implemented", errdefs.NotImplemented, func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[:4] }},
+		{"linux.rootfsPropagation", "without a private mount namespace", "", func(s *specs.Spec) {
+			s.Linux.Namespaces, s.Linux.RootfsPropagation = s.Linux.Namespaces[:4], "rshared"
+		}},
+		{"linux.netDevices", "without a private network namespace", "", func(s *specs.Spec) {
+			s.Linux.Namespaces, s.Linux.NetDevices = s.Linux.Namespaces[2:], map[string]specs.LinuxNetDevice{"eth0": {}}
+		}},
+		{"linux.netDevices.eth0", `got "a/b"`, "", func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {Name: "a/b"}}
+		}},
+		{"linux.memoryPolicy.mode", `got "MPOL_X"`, "", func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "MPOL_X"} }},
+		{"linux.memoryPolicy.flags", `got "MPOL_F_X"`, "", func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Flags: []specs.MemoryPolicyFlagType{"MPOL_F_X"}}
+		}},
+		{"linux.memoryPolicy.nodes", `got "3-1"`, "", func(s *specs.Spec) {
+			s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "3-1"}
+		}},
+		{"process.scheduler.flags", `got ["SCHED_FLAG_X"]`, "", func(s *specs.Spec) {
+			s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Flags: []specs.LinuxSchedulerFlag{"SCHED_FLAG_X"}}
+		}},
+		{"process.ioPriority.priority", "got 8", "", func(s *specs.Spec) {
+			s.Process.IOPriority = &specs.LinuxIOPriority{Class: specs.IOPRIO_CLASS_BE, Priority: 8}
+		}},
 	} {
 		spec := baseSpec()
 		c.change(spec)

@@ -59,11 +59,12 @@ int op_propagation(struct stage *s, const struct plan_op *op)
 	return mount(NULL, op_text(s, op, 0), NULL, op->num[0], NULL);
 }
 
-/* pivot_root wants a mount point: the root is bound onto itself. */
+/* pivot_root wants a mount point: the root is bound onto itself. Without a
+ * mount namespace the parent did it, so that it can take it away again. */
 int op_root(struct stage *s, const struct plan_op *op)
 {
 	const char *root = op_text(s, op, 0);
-	if (mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0)
+	if (!(op->flags & FLAG_MOUNTED) && mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0)
 		return -1;
 	return keep(s, SLOT_ROOT, open(root, O_PATH | O_DIRECTORY | O_CLOEXEC));
 }
@@ -328,6 +329,16 @@ int op_move_root(struct stage *s, const struct plan_op *op)
 {
 	(void)op;
 	if (fchdir(s->slots[SLOT_ROOT]) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
+		return -1;
+	return chdir("/");
+}
+
+/* Without a mount namespace the root cannot be changed for all: / is the
+ * host's, too. */
+int op_chroot(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	if (fchdir(s->slots[SLOT_ROOT]) < 0 || chroot(".") < 0)
 		return -1;
 	return chdir("/");
 }

@@ -163,6 +163,14 @@ static int op_proc_write(struct stage *s, const struct plan_op *op)
 {
 	int base = s->slots[op->flags & FLAG_SELF ? SLOT_SELF : SLOT_PROC];
 	int fd = openat(base, op_text(s, op, 0), O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == EACCES && (op->flags & FLAG_SELF)) {
+		/* Of a process that is not dumpable they are the root's of the
+		 * user namespace in which it was executed, which another user,
+		 * or the root of a namespace made since, is not. */
+		prctl(PR_SET_DUMPABLE, 1);
+		fd = openat(base, op_text(s, op, 0), O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+		prctl(PR_SET_DUMPABLE, 0);
+	}
 	if (fd >= 0 && !on_file_system(fd, PROC_SUPER_MAGIC)) {
 		close_fd(fd);
 		return fail(s, WHERE_UNSAFE, EINVAL);
@@ -229,17 +237,25 @@ static int op_clone(struct stage *s, const struct plan_op *op)
 		return -1;
 	if (pid == 0) {
 		await(s);
-		/* The descriptor of the old self's directory shows the old self. */
-		return s->slots[SLOT_PROC] < 0 ? 0 : op_proc(s, op);
+		/* The descriptor of the old self's directory shows the old
+		 * self; the host's procfs knows us, whatever we joined. */
+		if (s->slots[SLOT_PROC] < 0)
+			return 0;
+		return keep(s, SLOT_SELF, openat(s->slots[SLOT_PROC], "self", O_PATH | O_DIRECTORY | O_CLOEXEC));
 	}
 	tell(s, MESSAGE_PID, pid);
 	_exit(0);
 }
 
+/* An unprivileged parent may write the files of a process in /proc, as the id
+ * maps, only while that is dumpable: else they are root's. */
 static int op_sync(struct stage *s, const struct plan_op *op)
 {
+	if (op->flags & FLAG_VISIBLE)
+		prctl(PR_SET_DUMPABLE, 1);
 	tell(s, MESSAGE_STEP, (int64_t)op->num[0]);
 	await(s);
+	prctl(PR_SET_DUMPABLE, 0);
 	return 0;
 }
 
@@ -305,12 +321,14 @@ static const operation operations[OP_COUNT] = {
 	[OP_READONLY] = op_readonly,
 	[OP_PIVOT] = op_pivot,
 	[OP_MOVE_ROOT] = op_move_root,
+	[OP_CHROOT] = op_chroot,
 	[OP_KEYRING] = op_keyring,
 	[OP_SETSID] = op_setsid,
 	[OP_TERMINAL] = op_terminal,
 	[OP_STDIO_OWNER] = op_stdio_owner,
 	[OP_PERSONALITY] = op_personality,
 	[OP_AFFINITY] = op_affinity,
+	[OP_MEMORY_POLICY] = op_memory_policy,
 	[OP_SCHEDULER] = op_scheduler,
 	[OP_IOPRIO] = op_ioprio,
 	[OP_RLIMIT] = op_rlimit,

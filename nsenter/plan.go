@@ -21,58 +21,60 @@ type Code uint16
 
 // Operations.
 const (
-	Adopt       Code = C.OP_ADOPT
-	Proc        Code = C.OP_PROC
-	Null        Code = C.OP_NULL
-	Write       Code = C.OP_WRITE
-	ProcWrite   Code = C.OP_PROC_WRITE
-	Setns       Code = C.OP_SETNS
-	SetnsAll    Code = C.OP_SETNS_ALL
-	Unshare     Code = C.OP_UNSHARE
-	Clone       Code = C.OP_CLONE
-	Sync        Code = C.OP_SYNC
-	Loopback    Code = C.OP_LOOPBACK
-	Hostname    Code = C.OP_HOSTNAME
-	Domainname  Code = C.OP_DOMAINNAME
-	Propagation Code = C.OP_PROPAGATION
-	Root        Code = C.OP_ROOT
-	RootHere    Code = C.OP_ROOT_HERE
-	Target      Code = C.OP_TARGET
-	CopyUp      Code = C.OP_COPY_UP
-	Mount       Code = C.OP_MOUNT
-	Tree        Code = C.OP_TREE
-	Attach      Code = C.OP_ATTACH
-	Attr        Code = C.OP_ATTR
-	Mknod       Code = C.OP_MKNOD
-	Symlink     Code = C.OP_SYMLINK
-	Mask        Code = C.OP_MASK
-	Readonly    Code = C.OP_READONLY
-	Pivot       Code = C.OP_PIVOT
-	MoveRoot    Code = C.OP_MOVE_ROOT
-	Keyring     Code = C.OP_KEYRING
-	Setsid      Code = C.OP_SETSID
-	Terminal    Code = C.OP_TERMINAL
-	StdioOwner  Code = C.OP_STDIO_OWNER
-	Personality Code = C.OP_PERSONALITY
-	Affinity    Code = C.OP_AFFINITY
-	Scheduler   Code = C.OP_SCHEDULER
-	IOPriority  Code = C.OP_IOPRIO
-	Rlimit      Code = C.OP_RLIMIT
-	Umask       Code = C.OP_UMASK
-	Chdir       Code = C.OP_CHDIR
-	Bounding    Code = C.OP_BOUNDING
-	User        Code = C.OP_USER
-	Caps        Code = C.OP_CAPS
-	NoNewPrivs  Code = C.OP_NO_NEW_PRIVS
-	Home        Code = C.OP_HOME
-	Env         Code = C.OP_ENV
-	Args        Code = C.OP_ARGS
-	Lookup      Code = C.OP_LOOKUP
-	Cloexec     Code = C.OP_CLOEXEC
-	Ready       Code = C.OP_READY
-	AwaitStart  Code = C.OP_AWAIT_START
-	Seccomp     Code = C.OP_SECCOMP
-	Exec        Code = C.OP_EXEC
+	Adopt        Code = C.OP_ADOPT
+	Proc         Code = C.OP_PROC
+	Null         Code = C.OP_NULL
+	Write        Code = C.OP_WRITE
+	ProcWrite    Code = C.OP_PROC_WRITE
+	Setns        Code = C.OP_SETNS
+	SetnsAll     Code = C.OP_SETNS_ALL
+	Unshare      Code = C.OP_UNSHARE
+	Clone        Code = C.OP_CLONE
+	Sync         Code = C.OP_SYNC
+	Loopback     Code = C.OP_LOOPBACK
+	Hostname     Code = C.OP_HOSTNAME
+	Domainname   Code = C.OP_DOMAINNAME
+	Propagation  Code = C.OP_PROPAGATION
+	Root         Code = C.OP_ROOT
+	RootHere     Code = C.OP_ROOT_HERE
+	Target       Code = C.OP_TARGET
+	CopyUp       Code = C.OP_COPY_UP
+	Mount        Code = C.OP_MOUNT
+	Tree         Code = C.OP_TREE
+	Attach       Code = C.OP_ATTACH
+	Attr         Code = C.OP_ATTR
+	Mknod        Code = C.OP_MKNOD
+	Symlink      Code = C.OP_SYMLINK
+	Mask         Code = C.OP_MASK
+	Readonly     Code = C.OP_READONLY
+	Pivot        Code = C.OP_PIVOT
+	MoveRoot     Code = C.OP_MOVE_ROOT
+	Chroot       Code = C.OP_CHROOT
+	Keyring      Code = C.OP_KEYRING
+	Setsid       Code = C.OP_SETSID
+	Terminal     Code = C.OP_TERMINAL
+	StdioOwner   Code = C.OP_STDIO_OWNER
+	Personality  Code = C.OP_PERSONALITY
+	Affinity     Code = C.OP_AFFINITY
+	MemoryPolicy Code = C.OP_MEMORY_POLICY
+	Scheduler    Code = C.OP_SCHEDULER
+	IOPriority   Code = C.OP_IOPRIO
+	Rlimit       Code = C.OP_RLIMIT
+	Umask        Code = C.OP_UMASK
+	Chdir        Code = C.OP_CHDIR
+	Bounding     Code = C.OP_BOUNDING
+	User         Code = C.OP_USER
+	Caps         Code = C.OP_CAPS
+	NoNewPrivs   Code = C.OP_NO_NEW_PRIVS
+	Home         Code = C.OP_HOME
+	Env          Code = C.OP_ENV
+	Args         Code = C.OP_ARGS
+	Lookup       Code = C.OP_LOOKUP
+	Cloexec      Code = C.OP_CLOEXEC
+	Ready        Code = C.OP_READY
+	AwaitStart   Code = C.OP_AWAIT_START
+	Seccomp      Code = C.OP_SECCOMP
+	Exec         Code = C.OP_EXEC
 )
 
 var codeNames = [...]string{
@@ -81,9 +83,9 @@ var codeNames = [...]string{
 	Loopback: "loopback", Hostname: "hostname", Domainname: "domainname",
 	Propagation: "propagation", Root: "root", RootHere: "root-here", Target: "target",
 	CopyUp: "copy-up", Mount: "mount", Tree: "tree", Attach: "attach", Attr: "attr", Mknod: "mknod",
-	Symlink: "symlink", Mask: "mask", Readonly: "readonly", Pivot: "pivot", MoveRoot: "move-root",
+	Symlink: "symlink", Mask: "mask", Readonly: "readonly", Pivot: "pivot", MoveRoot: "move-root", Chroot: "chroot",
 	Keyring: "keyring", Setsid: "setsid", Terminal: "terminal", StdioOwner: "stdio-owner",
-	Personality: "personality", Affinity: "affinity", Scheduler: "scheduler", IOPriority: "io-priority",
+	Personality: "personality", Affinity: "affinity", MemoryPolicy: "memory-policy", Scheduler: "scheduler", IOPriority: "io-priority",
 	Rlimit: "rlimit", Umask: "umask", Chdir: "chdir", Bounding: "bounding", User: "user",
 	Caps: "caps", NoNewPrivs: "no-new-privs", Home: "home", Env: "env", Args: "args",
 	Lookup: "lookup", Cloexec: "cloexec", Ready: "ready", AwaitStart: "await-start",
@@ -114,7 +116,9 @@ const (
 	AfterUser   Flag = C.FLAG_AFTER_USER
 	KeepMode    Flag = C.FLAG_KEEP_MODE
 	Listener    Flag = C.FLAG_LISTENER
-	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener"
+	Mounted     Flag = C.FLAG_MOUNTED
+	Visible     Flag = C.FLAG_VISIBLE
+	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener mounted visible"
 	headerSize       = C.sizeof_struct_plan_header
 	opSize           = C.sizeof_struct_plan_op
 	blobAlign        = 8

@@ -74,14 +74,14 @@ enum plan_code {
 	OP_SETNS_ALL, /* joins the namespaces n0 of SLOT_CONTAINER at once */
 	OP_UNSHARE,  /* unshares n0 */
 	OP_CLONE,    /* goes on in a child with the same parent; reports its pid */
-	OP_SYNC,     /* waits for the parent to do step n0 */
+	OP_SYNC,     /* waits for the parent to do step n0; with FLAG_VISIBLE dumpable meanwhile */
 	OP_LOOPBACK, /* brings lo up */
 	OP_HOSTNAME, /* t0 */
 	OP_DOMAINNAME, /* t0 */
 
 	/* The root file system. Paths are resolved inside SLOT_ROOT. */
 	OP_PROPAGATION, /* t0 absolute, outside the root until OP_PIVOT; n0 = MS_* */
-	OP_ROOT,     /* mounts host directory t0 on itself: SLOT_ROOT */
+	OP_ROOT,     /* mounts host directory t0 on itself: SLOT_ROOT; with FLAG_MOUNTED it is one already */
 	OP_ROOT_HERE, /* SLOT_ROOT = "/", for exec */
 	OP_TARGET,   /* t0 -> SLOT_TARGET; n0 = enum plan_target, n1 = mode if made */
 	OP_COPY_UP,  /* copies what SLOT_TARGET held into the mount that now covers it, t0 */
@@ -95,6 +95,7 @@ enum plan_code {
 	OP_READONLY, /* makes t0 read-only if it is there */
 	OP_PIVOT,    /* SLOT_ROOT becomes / by pivot_root */
 	OP_MOVE_ROOT, /* SLOT_ROOT becomes / by MS_MOVE and chroot */
+	OP_CHROOT,   /* SLOT_ROOT becomes / by chroot alone */
 
 	/* The process. */
 	OP_KEYRING,  /* joins a new session keyring named t0 */
@@ -103,6 +104,7 @@ enum plan_code {
 	OP_STDIO_OWNER, /* gives stdio to uid n0 */
 	OP_PERSONALITY, /* n0 */
 	OP_AFFINITY, /* b = CPU mask */
+	OP_MEMORY_POLICY, /* n0 = MPOL_*, b = node mask */
 	OP_SCHEDULER, /* b = struct sched_attr */
 	OP_IOPRIO,   /* n0 = class and priority */
 	OP_RLIMIT,   /* n0 = RLIMIT_*, n1 soft, n2 hard */
@@ -137,7 +139,9 @@ enum plan_flag {
 	FLAG_GROUPS = 256,  /* OP_USER: set the groups */
 	FLAG_AFTER_USER = 512, /* OP_CHDIR: second try, nothing to do if the first worked */
 	FLAG_KEEP_MODE = 1024, /* OP_MOUNT: tmpfs takes the mode of the directory that was there */
-	FLAG_LISTENER = 2048 /* OP_SECCOMP */
+	FLAG_LISTENER = 2048, /* OP_SECCOMP */
+	FLAG_MOUNTED = 4096, /* OP_ROOT */
+	FLAG_VISIBLE = 8192 /* OP_SYNC */
 };
 
 /* What OP_TARGET expects, and makes if it is not there. */

@@ -148,6 +148,13 @@ int op_affinity(struct stage *s, const struct plan_op *op)
 	return sched_setaffinity(0, op->blob_size, op_blob(s, op));
 }
 
+/* The kernel takes one bit off maxnode (get_mempolicy(2), BUGS). */
+int op_memory_policy(struct stage *s, const struct plan_op *op)
+{
+	unsigned long bits = op->blob_size * 8ul;
+	return (int)syscall(SYS_set_mempolicy, (int)op->num[0], bits ? op_blob(s, op) : NULL, bits ? bits + 1 : 0);
+}
+
 int op_scheduler(struct stage *s, const struct plan_op *op)
 {
 	return (int)syscall(SYS_sched_setattr, 0, op_blob(s, op), 0);

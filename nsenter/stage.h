@@ -60,6 +60,7 @@ int op_mask(struct stage *s, const struct plan_op *op);
 int op_readonly(struct stage *s, const struct plan_op *op);
 int op_pivot(struct stage *s, const struct plan_op *op);
 int op_move_root(struct stage *s, const struct plan_op *op);
+int op_chroot(struct stage *s, const struct plan_op *op);
 int bind_onto(struct stage *s, int source, int target);
 
 /* copy.c */
@@ -72,6 +73,7 @@ int op_terminal(struct stage *s, const struct plan_op *op);
 int op_stdio_owner(struct stage *s, const struct plan_op *op);
 int op_personality(struct stage *s, const struct plan_op *op);
 int op_affinity(struct stage *s, const struct plan_op *op);
+int op_memory_policy(struct stage *s, const struct plan_op *op);
 int op_scheduler(struct stage *s, const struct plan_op *op);
 int op_ioprio(struct stage *s, const struct plan_op *op);
 int op_rlimit(struct stage *s, const struct plan_op *op);

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/engined/engined/integration/bundle"
@@ -99,6 +100,7 @@ func run(t *testing.T, runtime bundle.Runtime, dir string, test testCase) bundle
 	}
 	if runtime.Name != "ocirun" {
 		sweep(t, id)
+		unmountBelow(t, dir)
 	}
 	if gone, err := runtime.Call(dir, "state", id); err != nil || gone.Status == 0 {
 		t.Errorf("%s state after run: %v %s", runtime.Name, err, gone.Stdout)
@@ -116,6 +118,24 @@ func sweep(t *testing.T, id string) {
 	for _, cgroup := range append(left, "/sys/fs/cgroup/"+id) { // the last on pure v2
 		if err := os.Remove(cgroup); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Error(err)
+		}
+	}
+}
+
+// unmountBelow takes away what runc and crun mount for a container without a
+// mount namespace, and leave.
+func unmountBelow(t *testing.T, dir string) {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(mounts)), "\n")
+	for _, line := range slices.Backward(lines) {
+		if fields := strings.Fields(line); strings.HasPrefix(fields[4], dir+"/") {
+			if err := syscall.Unmount(fields[4], syscall.MNT_DETACH); err != nil {
+				t.Error(fields[4], err)
+			}
 		}
 	}
 }

@@ -15,7 +15,7 @@ func generated() []testCase {
 	var list []testCase
 	for _, make := range []func() []testCase{
 		limitCases, capabilityCases, tmpfsCases, bindCases, sysctlCases, processCases, propagationCases,
-		pathCases, seccompCases, argumentCases, resourceCases, hookCases, deviceCases, malformedCases,
+		pathCases, seccompCases, argumentCases, resourceCases, hookCases, deviceCases, malformedCases, sharedCases, versionCases,
 	} {
 		list = append(list, make()...)
 	}
@@ -334,5 +334,46 @@ func malformedCases() (list []testCase) {
 		testCase{name: "without-root", status: 1, stderr: "root.path", change: func(s *specs.Spec) { s.Root = nil }},
 		testCase{name: "without-linux", status: 1, stderr: "linux", change: func(s *specs.Spec) { s.Linux = nil }},
 		testCase{name: "relative-namespace", status: 1, stderr: "linux.namespaces[0].path", change: func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "proc/1/ns/pid" }},
+	)
+}
+
+// sharedCases have no mount namespace: what they mount is mounted in the
+// runtime's.
+func sharedCases() []testCase {
+	without := func(s *specs.Spec) {
+		without(s, specs.MountNamespace)
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	}
+	look := shell("readlink /proc/self/ns/mnt; pwd; ls -d /proc/self/status /dev/pts /sys/class; touch /x 2>/dev/null; echo $?; ls /bin | wc -l; cat /etc/passwd")
+	return []testCase{
+		{name: "no-mount-namespace", change: both(without, look)},
+		{name: "no-mount-namespace-writable", change: both(without, func(s *specs.Spec) { s.Root.Readonly = false }, look)},
+		{name: "no-mount-namespace-bind", prepare: shared, change: both(without, func(s *specs.Spec) {
+			s.Root.Readonly = false
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: "shared", Options: []string{"bind", "ro"}})
+		}, shell("cat /mnt/file; touch /mnt/x 2>/dev/null; echo $?"))},
+		{name: "no-mount-namespace-fails", status: 1, stderr: "no-such-command", change: both(without, func(s *specs.Spec) { s.Process.Args = []string{"no-such-command"} })},
+		{name: "no-mount-namespace-masks", status: 1, stderr: "unable to restrict sys entries without a private MNT namespace", change: func(s *specs.Spec) {
+			without(s)
+			s.Linux.MaskedPaths = []string{"/proc/keys"}
+		}},
+	}
+}
+
+// versionCases are what newer versions of the spec brought and others dropped.
+func versionCases() (list []testCase) {
+	for version, status := range map[string]int{"1.0.0": 0, "1.0.2-dev": 0, "2.0.0": 1, "nonsense": 1} {
+		c := testCase{name: "version-" + version, status: status, change: both(func(s *specs.Spec) { s.Version = version }, shell("echo ran"))}
+		if status != 0 {
+			c.stderr = "ociVersion"
+		}
+		list = append(list, c)
+	}
+	refused := func(name, stderr string, change func(*specs.Spec)) testCase {
+		return testCase{name: name, status: 1, stderr: stderr, change: change}
+	}
+	return append(list,
+		refused("rdt-absent", "linux.intelRdt", func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "gold"} }),
+		refused("rdt-name", `invalid intelRdt.ClosID "../x"`, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "../x"} }),
 	)
 }

@@ -36,6 +36,13 @@ func TestValidationPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	programs := buildPrograms(t, dir)
+	mounted, restore := bundle.MountControllers("hugetlb", "net_cls", "net_prio")
+	t.Logf("v1 hierarchies mounted for the programs that need them: %q", mounted)
+	t.Cleanup(func() {
+		if err := restore(); err != nil {
+			t.Error(err)
+		}
+	})
 	runtimes := []bundle.Runtime{{Name: "ocirun", Path: harness.Binary("ocirun"), Root: filepath.Join(dir, "root-ocirun")}}
 	if *withReferences {
 		runtimes = append(runtimes, bundle.References(dir)...)

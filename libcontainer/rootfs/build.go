@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -68,6 +69,10 @@ func Finish(spec *specs.Spec, host *Host) []nsenter.Op {
 		b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotRoot), Why: "making the root read-only"})
 	}
 	// Last, because all sources and /proc above are the host's.
+	if HostMounts(spec) {
+		b.add(nsenter.Op{Code: nsenter.Chroot, Why: "switching to the root by chroot, without a mount namespace"})
+		return b.ops
+	}
 	if host.NoPivot {
 		b.add(nsenter.Op{Code: nsenter.MoveRoot, Why: "moving the root to / (--no-pivot)"})
 	} else {
@@ -81,8 +86,20 @@ func Finish(spec *specs.Spec, host *Host) []nsenter.Op {
 
 func (b *builder) add(op nsenter.Op) { b.ops = append(b.ops, op) }
 
+// HostMounts reports whether the container's mounts are made in the runtime's
+// own mount namespace, below a mount of the root that the parent made.
+func HostMounts(spec *specs.Spec) bool {
+	return !slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.MountNamespace
+	})
+}
+
 // root mounts the root on itself, cut off from the host.
 func (b *builder) root() {
+	if HostMounts(b.spec) {
+		b.add(nsenter.Op{Code: nsenter.Root, Text: text(b.host.Rootfs), Flags: nsenter.Mounted, Why: fmt.Sprintf("opening the root %q", b.host.Rootfs)})
+		return
+	}
 	propagation := uint64(unix.MS_SLAVE | unix.MS_REC)
 	if p := b.spec.Linux.RootfsPropagation; p != "" {
 		propagation = propagationOptions[p]

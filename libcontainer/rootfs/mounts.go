@@ -43,6 +43,9 @@ func (b *builder) mount(i int) error {
 	case m.Type == "cgroup" && b.host.CgroupMode != cgroup.V2:
 		b.cgroupV1(destination, m, &o)
 		return nil
+	case m.Type == "cgroup" && b.cgroupIsForeign(destination):
+		b.cgroupBound(destination, &o)
+		return nil
 	case m.Type == "cgroup":
 		return b.fileSystem(destination, "cgroup2", "cgroup", &o)
 	}
@@ -226,6 +229,34 @@ func (b *builder) attributes(slot uint64, own attrs, o *options, why string) {
 		}
 		add(attrs{}, propagation&^unix.MS_REC, flags)
 	}
+}
+
+// cgroupIsForeign reports whether the kernel refuses to mount v2's hierarchy:
+// it is at destination already, because the host's whole /sys was bound before,
+// as `spec --rootless` does; or the user namespace has no cgroup namespace of
+// its own, and the host's belongs to another.
+func (b *builder) cgroupIsForeign(destination string) bool {
+	if b.userNamespace() && !b.newCgroupNamespace() {
+		return true
+	}
+	return destination == "/sys/fs/cgroup" && slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool {
+		return clean(m.Destination) == "/sys" && IsBind(&m) && Recursive(&m)
+	})
+}
+
+// cgroupBound covers the host's v2 hierarchy with the container's own cgroup,
+// or with nothing if it has none. What lay there would be writable for the user
+// to whom a part is delegated, since "ro" is for /sys alone (CVE-2023-25809).
+func (b *builder) cgroupBound(destination string, o *options) {
+	why := fmt.Sprintf("error mounting %q to rootfs at %q", "cgroup", destination)
+	b.target(destination, "cgroup", nsenter.TargetDirectory, why)
+	if b.host.Cgroup.V2 == "" {
+		flags := uint64(unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
+		b.add(nsenter.Op{Code: nsenter.Mount, Text: text("tmpfs", "tmpfs", "size=4k"), Num: num(flags), Why: why})
+		return
+	}
+	b.attachTree(b.host.Cgroup.V2, destination, true, why)
+	b.attributes(nsenter.SlotTree, o.attributes(), o, why)
 }
 
 // cgroupV1 shows the container its own cgroups below a tmpfs, one directory

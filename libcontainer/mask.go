@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// maxCPU bounds a list of CPUs: the kernel's own limit is 8192 (NR_CPUS).
-const maxCPU = 8191
+// maxNumber bounds a list of CPUs or memory nodes: the kernel's own limits are
+// 8192 (NR_CPUS) and 1024 (MAX_NUMNODES).
+const maxNumber = 8191
 
-// cpuMask turns a list as "0-3,7" into a mask for sched_setaffinity(2); nil
-// for an empty list.
-func cpuMask(field, list string) ([]byte, error) {
+// numberMask turns a list as "0-3,7" of what into a mask for
+// sched_setaffinity(2) or set_mempolicy(2); nil for an empty list.
+func numberMask(field, what, list string) ([]byte, error) {
 	if list == "" {
 		return nil, nil
 	}
@@ -22,8 +23,8 @@ func cpuMask(field, list string) ([]byte, error) {
 		}
 		from, err := strconv.ParseUint(first, 10, 16)
 		to, err2 := strconv.ParseUint(last, 10, 16)
-		if err != nil || err2 != nil || from > to || to > maxCPU {
-			return nil, invalid(field, "expected a list of CPUs as 0-3,7, got %q", list)
+		if err != nil || err2 != nil || from > to || to > maxNumber {
+			return nil, invalid(field, "expected a list of %s as 0-3,7, got %q", what, list)
 		}
 		for cpu := from; cpu <= to; cpu++ {
 			for int(cpu/8) >= len(mask) {

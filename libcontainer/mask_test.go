@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-func TestCPUMask(t *testing.T) {
+func TestNumberMask(t *testing.T) {
 	for list, want := range map[string][]byte{
 		"":         nil,
 		"0":        {1, 0, 0, 0, 0, 0, 0, 0},
@@ -17,7 +17,7 @@ func TestCPUMask(t *testing.T) {
 		"0-1,0-1":  {3, 0, 0, 0, 0, 0, 0, 0},
 		"7-7,15-1": nil, "x": nil, "-1": nil, "1-": nil, ",": nil, "99999": nil,
 	} {
-		mask, err := cpuMask("field", list)
+		mask, err := numberMask("field", "CPUs", list)
 		if !bytes.Equal(mask, want) || (err != nil) != (want == nil && list != "") {
 			t.Errorf("%q: %v, %v", list, mask, err)
 		}
