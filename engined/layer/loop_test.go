@@ -59,7 +59,8 @@ func run(t testing.TB, command ...string) string {
 type place struct {
 	name, driver string
 	root         func(t testing.TB) string
-	size         bool // writable layers can be limited
+	size         bool     // writable layers can be limited
+	options      []string // --storage-opt
 }
 
 func tempRoot(t testing.TB) string { return t.TempDir() }
@@ -67,16 +68,29 @@ func tempRoot(t testing.TB) string { return t.TempDir() }
 // places are all combinations that the conformance tests go through. The
 // kernel decides which of them work on this machine.
 var places = []place{
-	{"overlay2", "overlay2", tempRoot, false},
-	{"overlay2 on ext4 with quota", "overlay2", ext4Quota, true},
-	{"overlay2 on xfs", "overlay2", func(t testing.TB) string { return loop(t, "", "mkfs.xfs", "-q") }, false},
-	{"overlay2 on xfs with quota", "overlay2", xfsQuota, true},
-	{"overlay2 on btrfs", "overlay2", onBtrfs, false},
-	{"btrfs", "btrfs", onBtrfs, true},
-	{"vfs", "vfs", tempRoot, false},
-	{"vfs on btrfs", "vfs", onBtrfs, false},
-	{"vfs on xfs with quota", "vfs", xfsQuota, true},
-	{"vfs on ext4 with quota", "vfs", ext4Quota, true},
+	{"overlay2", "overlay2", tempRoot, false, nil},
+	{"overlay2 on ext4 with quota", "overlay2", ext4Quota, true, nil},
+	{"overlay2 on xfs", "overlay2", func(t testing.TB) string { return loop(t, "", "mkfs.xfs", "-q") }, false, nil},
+	{"overlay2 on xfs with quota", "overlay2", xfsQuota, true, nil},
+	{"overlay2 on btrfs", "overlay2", onBtrfs, false, nil},
+	{"btrfs", "btrfs", onBtrfs, true, nil},
+	{"vfs", "vfs", tempRoot, false, nil},
+	{"vfs on btrfs", "vfs", onBtrfs, false, nil},
+	{"vfs on xfs with quota", "vfs", xfsQuota, true, nil},
+	{"vfs on ext4 with quota", "vfs", ext4Quota, true, nil},
+	{"devicemapper with ext4", "devicemapper", mapperRoot, true, thinTest},
+	{"devicemapper with xfs", "devicemapper", mapperRoot, true, append([]string{"dm.fs=xfs"}, thinTest...)},
+}
+
+// thinTest makes pools small; xfs wants 300 MB.
+var thinTest = []string{"dm.basesize=320M", "dm.loopdatasize=4G", "dm.loopmetadatasize=16M"}
+
+func mapperRoot(t testing.TB) string {
+	needRoot(t)
+	if err := probeThin(""); err != nil {
+		t.Skip(err)
+	}
+	return t.TempDir()
 }
 
 func ext4Quota(t testing.TB) string {
