@@ -18,6 +18,8 @@ TAGS := netgo osusergo
 # process 60 KiB less; empty where the toolchain no longer has it.
 LEAN_GC = $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT 2>/dev/null)
 OCIRUN_TAGS := $(TAGS) seccomp
+# Without gRPC's traces for browsers the linker can leave out what nobody calls.
+SUPERVISOR_TAGS := $(TAGS) grpcnotrace
 
 TOOL := go run ./integration/cmd
 UNIT = $$(go list ./... | grep -v /integration)
@@ -30,7 +32,7 @@ help: ## this list
 build: ## the four binaries, into bin/
 	@mkdir -p bin
 	CGO_ENABLED=1 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/engined ./cmd/engined
-	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/supervisor ./cmd/supervisor
+	CGO_ENABLED=0 go build -trimpath -tags '$(SUPERVISOR_TAGS)' -ldflags '$(STAMP)' -o bin/supervisor ./cmd/supervisor
 	CGO_ENABLED=0 GOEXPERIMENT=$(LEAN_GC) go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/shim ./cmd/shim
 	CGO_ENABLED=1 go build -trimpath -tags '$(OCIRUN_TAGS)' -ldflags '$(STAMP) -linkmode external -extldflags -static' -o bin/ocirun ./cmd/ocirun
 
@@ -62,7 +64,7 @@ lint: ## golangci-lint (its first build takes minutes)
 	go run $(GOLANGCI_LINT) run ./...
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
-	go test -count=1 -timeout 30m -run "Runtimes|PeakMemory|Engines" ./integration/perf -v -full
+	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines|Logs" ./integration/perf -v -full
 
 leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
 	@$(TOOL)/leakcheck

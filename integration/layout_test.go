@@ -53,12 +53,15 @@ var rooms = map[string][]string{
 	"runtime":    {"proto/shim", "proto/errdefs", "libcontainer/cgroup"},
 	"shim":       {"proto/shim", "proto/logfile", "proto/errdefs"},
 
-	"libcontainer":         {"libcontainer/...", "nsenter", "proto/errdefs"},
-	"libcontainer/rootfs":  {"libcontainer/cgroup", "nsenter", "proto/errdefs"},
-	"libcontainer/lsm":     {"nsenter", "proto/errdefs"},
-	"libcontainer/seccomp": {"proto/errdefs"},
-	"libcontainer/cgroup":  {"proto/errdefs"},
-	"nsenter":              {"proto/errdefs"},
+	"libcontainer":           {"libcontainer/...", "nsenter", "proto/errdefs"},
+	"libcontainer/rootfs":    {"libcontainer/cgroup", "nsenter", "proto/errdefs"},
+	"libcontainer/lsm":       {"nsenter", "proto/errdefs"},
+	"libcontainer/seccomp":   {"proto/errdefs"},
+	"libcontainer/plainjson": {},
+	"libcontainer/cgroup":    {"libcontainer/dbus", "proto/errdefs"},
+	"nsenter":                {"proto/errdefs"},
+	"libcontainer/criu":      {"proto/errdefs"},
+	"libcontainer/dbus":      {"proto/errdefs"},
 
 	// The black box: of the project it knows the contracts alone.
 	"integration": {}, "integration/api": black, "integration/bundle": black, "integration/cli": black,

@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -85,6 +86,7 @@ func (l *launch) makeFifo() error {
 		return fmt.Errorf("opening %s: %w", path, err)
 	}
 	l.inherit(fd)
+	failpoint.At("launch-fifo-made")
 	return nil
 }
 
@@ -93,7 +95,7 @@ func (l *launch) makeFifo() error {
 // pure v2 host needs the spec's limits for that.
 func (l *launch) cloneEarly() error {
 	e, ok := readEarly(l.config)
-	if !ok || l.layout.Mode == cgroup.V2 {
+	if !ok || l.layout.Mode == cgroup.V2 && !l.opts.Cgroup.Systemd {
 		return nil
 	}
 	l.early = e
@@ -101,7 +103,7 @@ func (l *launch) cloneEarly() error {
 		return err
 	}
 	b := birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1}
-	if l.layout.Mode == cgroup.Hybrid {
+	if l.layout.Mode == cgroup.Hybrid && !l.opts.Cgroup.Systemd {
 		if err := l.makeCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
 			return err
 		}
@@ -117,6 +119,7 @@ func (l *launch) clone(b birth) {
 	go func() {
 		var err error
 		l.child, err = spawn(b)
+		failpoint.At("launch-cloned")
 		born <- err
 	}()
 	l.born = sync.OnceValue(func() error { return <-born })
@@ -145,6 +148,7 @@ func (l *launch) cloneAndCompile() error {
 	if err := l.born(); err != nil {
 		return errors.Join(err, failed)
 	}
+	failpoint.At("launch-compiled")
 	return failed
 }
 
@@ -153,12 +157,12 @@ func (l *launch) cloneLate() error {
 	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
 		return err
 	}
-	if l.cgroup == nil {
+	if l.cgroup == nil && !l.opts.Cgroup.Systemd {
 		if err := l.makeCgroup(l.spec); err != nil {
 			return err
 		}
 	}
-	if private(l.spec, specs.UserNamespace) {
+	if l.cgroup != nil && private(l.spec, specs.UserNamespace) {
 		if err := l.openJoinFiles(); err != nil {
 			return err
 		}

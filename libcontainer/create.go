@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/seccomp"
 	"github.com/engined/engined/nsenter"
@@ -112,21 +113,30 @@ func (l *launch) prepare() (err error) {
 	if err := l.readConfig(); err != nil {
 		return err
 	}
+	failpoint.At("launch-config-read")
 	if l.container, err = Reserve(l.opts.Root, l.opts.ID); err != nil {
 		return err
 	}
+	failpoint.At("launch-reserved")
 	directory := l.container.Dir()
 	l.undo.Add("remove the container's directory", func(context.Context) error { return os.RemoveAll(directory) })
-	l.detectCgroups()
-	if err := l.cloneEarly(); err != nil {
-		return err
-	}
 	// Before the cgroup is made: delete --force finds it by this copy.
 	if err := os.WriteFile(filepath.Join(directory, ConfigFile), l.config, 0o600); err != nil {
 		return fmt.Errorf("keeping the spec: %w", err)
 	}
+	failpoint.At("launch-config-kept")
+	l.detectCgroups()
+	if err := l.cloneEarly(); err != nil {
+		return err
+	}
+	failpoint.At("launch-clone-begun")
 	if err := l.decode(); err != nil {
 		return err
+	}
+	if l.opts.Cgroup.Systemd {
+		if err := cgroup.CheckUnit(l.spec, l.container.ID, l.opts.Cgroup); err != nil {
+			return err
+		}
 	}
 	return l.checkTerminal(l.spec.Process.Terminal)
 }
@@ -181,6 +191,7 @@ func (l *launch) bring(ctx context.Context) error {
 	if l.mode == waiting && !ready {
 		return l.died()
 	}
+	failpoint.At("launch-followed")
 	if l.opts.PidFile == "" {
 		return nil
 	}
@@ -201,15 +212,14 @@ func (l *launch) died() error {
 
 // work is what the parent does while the child is being cloned.
 func (l *launch) work() error {
-	if l.cgroup == nil {
-		if err := l.makeCgroup(l.spec); err != nil {
-			return err
-		}
+	if err := l.makeLate(); err != nil {
+		return err
 	}
 	// Also without resources: a container never has more than the default devices.
 	if err := l.cgroup.Set(l.spec.Linux.Resources); err != nil {
 		return fmt.Errorf("setting the cgroup's limits: %w", err)
 	}
+	failpoint.At("launch-cgroup-set")
 	if err := l.compileFilter(); err != nil {
 		return err
 	}
@@ -227,6 +237,7 @@ func (l *launch) compileFilter() error {
 		return fmt.Errorf("compiling the seccomp filter: %w", err)
 	}
 	l.filter = &filter
+	failpoint.At("launch-filter-compiled")
 	return nil
 }
 
@@ -236,14 +247,36 @@ func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}
-	made := l.cgroup
-	l.undo.Add("remove the cgroup", func(ctx context.Context) error {
-		if err := l.killChild(); err != nil { // it may be in there already
-			return err
-		}
-		return made.Remove(ctx)
-	})
+	failpoint.At("launch-cgroup-made")
+	l.undo.Add("remove the cgroup", l.removeCgroup)
 	return nil
+}
+
+// makeLate makes the cgroup unless it is there. systemd makes it with the
+// process in it, which then need not join.
+func (l *launch) makeLate() (err error) {
+	if l.cgroup != nil {
+		return nil
+	}
+	if !l.opts.Cgroup.Systemd {
+		return l.makeCgroup(l.spec)
+	}
+	if err := l.born(); err != nil {
+		return err
+	}
+	l.cgroup, err = cgroup.MakeUnit(context.Background(), l.layout, l.spec, l.container.ID, l.opts.Cgroup, l.child.pid)
+	if err != nil {
+		return fmt.Errorf("making the cgroup: %w", err)
+	}
+	l.undo.Add("remove the cgroup", l.removeCgroup)
+	return nil
+}
+
+func (l *launch) removeCgroup(ctx context.Context) error {
+	if err := l.killChild(); err != nil { // it may be in there already
+		return err
+	}
+	return l.cgroup.Remove(ctx)
 }
 
 // record writes what later verbs need. It runs while the child applies its
@@ -256,11 +289,12 @@ func (l *launch) record() error {
 	l.container.State = State{
 		OCIVersion: l.spec.Version, ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
-		Cgroup: l.cgroup.Location(),
+		Cgroup: l.cgroup.Location(), Stdio: stdio(),
 	}
 	if err := l.container.Save(); err != nil {
 		return err
 	}
+	failpoint.At("launch-state-saved")
 	return l.sendPidfd()
 }
 
@@ -279,9 +313,11 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 		if err := RunHooks(ctx, "prestart", hooks.Prestart, created); err != nil { //nolint:staticcheck // deprecated, still in use
 			return err
 		}
+		failpoint.At("launch-prestart-ran")
 		if err := RunHooks(ctx, "createRuntime", hooks.CreateRuntime, creating); err != nil {
 			return err
 		}
+		failpoint.At("launch-create-runtime-ran")
 		return l.runInside(ctx, "createContainer", hooks.CreateContainer, creating)
 	case stepStart:
 		return l.runInside(ctx, "startContainer", hooks.StartContainer, l.container.hookState(specs.StateCreated))

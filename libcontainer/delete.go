@@ -3,7 +3,6 @@ package libcontainer
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +13,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -45,13 +46,17 @@ func (c *Container) delete(ctx context.Context, force bool) error {
 	if status != Stopped && status != Created && !force {
 		return errdefs.FailedPrecondition.Coded(errdefs.Running, c.ID, "cannot delete container %s that is not stopped: %s", c.ID, status)
 	}
+	failpoint.At("delete-checked")
 	if err := c.end(ctx); err != nil {
 		return err
 	}
+	failpoint.At("delete-ended")
 	if err := c.cgroup().Remove(ctx); err != nil {
 		return fmt.Errorf("unable to remove container's cgroup: %w", err)
 	}
+	failpoint.At("delete-cgroup-removed")
 	c.poststop(ctx)
+	failpoint.At("delete-poststop-ran")
 	return os.RemoveAll(c.Dir())
 }
 
@@ -78,12 +83,14 @@ func (c *Container) endInit(ctx context.Context) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := c.signal(fd, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("killing the container's process: %w", err)
 	}
+	failpoint.At("delete-init-killed")
 	if err := c.cgroup().Thaw(ctx); err != nil {
 		return err
 	}
+	failpoint.At("delete-init-thawed")
 	if err := awaitExit(ctx, fd); err != nil {
 		return fmt.Errorf("container init still running: %w", err)
 	}
@@ -115,7 +122,7 @@ func (c *Container) poststop(ctx context.Context) {
 		return
 	}
 	var spec specs.Spec
-	if err := json.Unmarshal(config, &spec); err != nil {
+	if err := plainjson.Unmarshal(config, &spec); err != nil {
 		slog.Warn("poststop hooks not run: " + err.Error())
 		return
 	}
@@ -140,6 +147,7 @@ func deleteHalf(ctx context.Context, c *Container) error {
 			return err
 		}
 	}
+	failpoint.At("delete-half-cgroup-removed")
 	return os.RemoveAll(c.Dir())
 }
 
@@ -148,20 +156,33 @@ func (c *Container) removeCgroup(ctx context.Context, spec *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	cg := cgroup.At(cgroup.Locate(layout, spec, c.ID))
+	if err := c.removeAt(ctx, cgroup.Locate(layout, spec, c.ID)); err != nil {
+		return err
+	}
+	location, ok := cgroup.LocateUnit(layout, spec, c.ID)
+	if !ok {
+		return nil
+	}
+	return c.removeAt(ctx, location)
+}
+
+// removeAt removes the cgroup at a location unless another container has it.
+func (c *Container) removeAt(ctx context.Context, location cgroup.Location) error {
 	others, _, err := List(c.Root)
 	if err != nil {
 		return err
 	}
 	for _, other := range others {
-		if reflect.DeepEqual(other.State.Cgroup, cg.Location()) {
+		if reflect.DeepEqual(other.State.Cgroup, location) {
 			return nil
 		}
 	}
+	cg := cgroup.At(location)
 	ctx, cancel := context.WithTimeout(ctx, killPatience)
 	defer cancel()
 	if err := cg.Kill(ctx); err != nil {
 		return err
 	}
+	failpoint.At("delete-half-killed")
 	return cg.Remove(ctx)
 }

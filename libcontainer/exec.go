@@ -2,11 +2,12 @@ package libcontainer
 
 import (
 	"context"
-	"os/signal"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -52,11 +53,15 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.cgroup, err = c.cgroup().Below(opts.Cgroups); err != nil {
 		return 0, err
 	}
+	failpoint.At("exec-checked")
 	if l.mode == detached {
 		return 0, l.join(init, &opts)
 	}
-	signals := catchSignals()
-	defer signal.Stop(signals)
+	signals, err := nsenter.CatchSignals()
+	if err != nil {
+		return 0, err
+	}
+	defer signals.Release()
 	if err := l.join(init, &opts); err != nil {
 		return 0, err
 	}
@@ -85,9 +90,11 @@ func (l *launch) join(init int, opts *ExecOptions) error {
 	if err := l.readProcess(opts); err != nil {
 		return err
 	}
+	failpoint.At("exec-process-read")
 	if err := l.followInside(); err != nil {
 		return startError(err)
 	}
+	failpoint.At("exec-followed")
 	if l.opts.PidFile == "" {
 		return nil
 	}

@@ -46,7 +46,7 @@ func Kill(ctx context.Context, c *Container, signal unix.Signal) error {
 	if signal == unix.SIGKILL && !firstOfNamespace(c.State.Pid) {
 		return c.killCgroup(ctx)
 	}
-	err = unix.PidfdSendSignal(fd, signal, nil, 0)
+	err = c.signal(fd, signal)
 	if errors.Is(err, unix.ESRCH) {
 		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
 	}
@@ -57,6 +57,17 @@ func Kill(ctx context.Context, c *Container, signal unix.Signal) error {
 		return c.cgroup().Thaw(ctx)
 	}
 	return nil
+}
+
+// signal sends one to the first process, which fd was opened for. Without the
+// call (5.1, or a filter around us) it goes to the pid, which was the process's
+// a moment ago.
+func (c *Container) signal(fd int, signal unix.Signal) error {
+	err := unix.PidfdSendSignal(fd, signal, nil, 0)
+	if errors.Is(err, unix.ENOSYS) {
+		return unix.Kill(c.State.Pid, signal)
+	}
+	return err
 }
 
 // KillAll sends a signal to every process in the container's cgroup. None

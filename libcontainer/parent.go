@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
@@ -219,6 +220,7 @@ func outOfTheWay(fd int, files []uintptr) (int, error) {
 
 // begin hands the plan over.
 func (s *stage) begin(plan *nsenter.Plan) error {
+	arm(plan)
 	s.plan = plan
 	encoded, err := plan.Encode()
 	if err != nil {
@@ -230,7 +232,12 @@ func (s *stage) begin(plan *nsenter.Plan) error {
 	if err := seal(s.memory); err != nil {
 		return fmt.Errorf("sealing the plan: %w", err)
 	}
-	return s.send(nsenter.MessagePlan)
+	failpoint.At("stage-plan-written")
+	if err := s.send(nsenter.MessagePlan); err != nil {
+		return err
+	}
+	failpoint.At("stage-plan-sent")
+	return nil
 }
 
 func (s *stage) send(kind nsenter.MessageType) error {
@@ -280,7 +287,11 @@ func (s *stage) follow(d duties) (ready bool, err error) {
 		case nsenter.MessageError:
 			return false, s.failure(m)
 		case nsenter.MessageStep:
-			err = d.step(uint64(m.Value))
+			if failpoint.Enabled && m.Value >= stepDeath {
+				err = s.die(m.Value)
+			} else {
+				err = d.step(uint64(m.Value))
+			}
 		case nsenter.MessagePid:
 			if err = s.moveTo(int(m.Value)); err == nil {
 				err = d.moved()

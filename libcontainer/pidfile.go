@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // writePidFile puts the pid at path in one step: whoever waits for the file
@@ -16,6 +18,7 @@ func writePidFile(path string, pid int) error {
 	if err := os.WriteFile(temporary, []byte(strconv.Itoa(pid)), 0o666); err != nil {
 		return fmt.Errorf("writing the pid file: %w", err)
 	}
+	failpoint.At("pid-file-written")
 	if err := os.Rename(temporary, path); err != nil {
 		os.Remove(temporary)
 		return fmt.Errorf("writing the pid file: %w", err)

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -42,12 +43,16 @@ func Run(ctx context.Context, opts RunOptions) (status int, err error) {
 			return 0, fmt.Errorf("becoming the subreaper: %w", err)
 		}
 	}
-	signals := catchSignals()
-	defer signal.Stop(signals)
+	signals, err := nsenter.CatchSignals()
+	if err != nil {
+		return 0, err
+	}
+	defer signals.Release()
 	if err := l.start(ctx); err != nil {
 		return 0, err
 	}
 	status, err = l.child.attend(l.console, signals)
+	failpoint.At("run-attended")
 	if err != nil || opts.Keep {
 		return status, err
 	}
@@ -63,18 +68,10 @@ func (l *launch) start(ctx context.Context) error {
 	return l.container.poststart(ctx, l.spec)
 }
 
-// catchSignals takes over those that would end us before the process is there;
-// attend takes the others, which costs more (0.8 ms for all 65).
-func catchSignals() chan os.Signal {
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
-	return signals
-}
-
 // attend stays with an attached process to its end: passes signals on, keeps
-// its terminal, reaps whatever it leaves to us.
-func (s *stage) attend(console int, signals chan os.Signal) (status int, err error) {
-	signal.Notify(signals)
+// its terminal, reaps whatever it leaves to us. Of what ends without a word on
+// the way here, SIGCHLD waits in signals.
+func (s *stage) attend(console int, signals *nsenter.Signals) (status int, err error) {
 	var terminal *relay
 	if console >= 0 {
 		master, err := receiveMaster(console)
@@ -85,18 +82,18 @@ func (s *stage) attend(console int, signals chan os.Signal) (status int, err err
 		if terminal, err = newRelay(master); err != nil {
 			return 0, err
 		}
+		defer func() { err = errors.Join(err, terminal.close()) }()
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.reapAll() }()
 	for {
-		select {
-		case err := <-ended:
-			if terminal != nil {
-				err = errors.Join(err, terminal.close())
-			}
+		if ended, err := s.reapAll(); ended || err != nil {
 			return exitCode(s.status), err
-		case received := <-signals:
-			s.pass(received.(unix.Signal), terminal)
+		}
+		received, err := signals.Wait()
+		if err != nil {
+			return 0, err
+		}
+		for _, number := range received {
+			s.pass(unix.Signal(number), terminal)
 		}
 	}
 }
@@ -105,7 +102,7 @@ func (s *stage) attend(console int, signals chan os.Signal) (status int, err err
 // ourselves.
 func (s *stage) pass(received unix.Signal, terminal *relay) {
 	switch received {
-	case unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE:
+	case unix.SIGCHLD, unix.SIGPIPE:
 	case unix.SIGWINCH:
 		if terminal != nil {
 			terminal.resize()
@@ -115,19 +112,21 @@ func (s *stage) pass(received unix.Signal, terminal *relay) {
 	}
 }
 
-// reapAll waits until the process has ended. As a subreaper we are given its
-// orphans, and reap them too.
-func (s *stage) reapAll() error {
+// reapAll reaps what has ended and reports whether the process is among it. As
+// a subreaper we are given its orphans, and reap them too.
+func (s *stage) reapAll() (ended bool, err error) {
 	for {
 		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return errdefs.Internal.Errorf("waiting for process %d: %w", s.pid, err)
+			return false, errdefs.Internal.Errorf("waiting for process %d: %w", s.pid, err)
+		case pid == 0:
+			return false, nil
 		case pid == s.pid:
 			s.status, s.reaped = status, true
-			return nil
+			return true, nil
 		}
 	}
 }
@@ -143,6 +142,7 @@ func (l *launch) remove(ctx context.Context) error {
 	if err := l.cgroup.Remove(ctx); err != nil {
 		return fmt.Errorf("unable to remove container's cgroup: %w", err)
 	}
+	failpoint.At("run-cgroup-removed")
 	if l.spec.Hooks != nil {
 		l.container.poststop(ctx)
 	}

@@ -2,7 +2,6 @@ package libcontainer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +12,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/failpoint"
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -33,12 +34,15 @@ func Start(ctx context.Context, c *Container) error {
 	if err != nil {
 		return err
 	}
+	failpoint.At("start-checked")
 	if err := c.startHooks(ctx, spec); err != nil {
 		return err
 	}
+	failpoint.At("start-hooks-ran")
 	if err := c.letGo(); err != nil {
 		return err
 	}
+	failpoint.At("start-fifo-written")
 	return c.poststart(ctx, spec)
 }
 
@@ -57,9 +61,11 @@ func (c *Container) letGo() error {
 		return fmt.Errorf("opening %s: %w", path, err)
 	}
 	defer unix.Close(fd)
+	failpoint.At("start-fifo-opened")
 	if err := os.Remove(path); err != nil {
 		return errdefs.FailedPrecondition.Coded(errdefs.AlreadyStarted, c.ID, "cannot start an already running container")
 	}
+	failpoint.At("start-fifo-removed")
 	if _, err := unix.Write(fd, []byte{0}); err != nil {
 		return fmt.Errorf("starting the container's process: %w", err)
 	}
@@ -73,7 +79,7 @@ func (c *Container) Spec() (*specs.Spec, error) {
 		return nil, fmt.Errorf("reading the container's spec: %w", err)
 	}
 	spec := new(specs.Spec)
-	if err := json.Unmarshal(data, spec); err != nil {
+	if err := plainjson.Unmarshal(data, spec); err != nil {
 		return nil, errdefs.DataLoss.Errorf("reading the container's spec: %w", err)
 	}
 	return spec, nil
@@ -103,6 +109,7 @@ func (c *Container) poststart(ctx context.Context, spec *specs.Spec) error {
 	if err := RunHooks(ctx, "poststart", spec.Hooks.Poststart, c.hookState(specs.StateRunning)); err != nil {
 		return errors.Join(err, c.killInit())
 	}
+	failpoint.At("start-poststart-ran")
 	return nil
 }
 
@@ -117,7 +124,7 @@ func (c *Container) killInit() error {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := c.signal(fd, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("killing the container's process: %w", err)
 	}
 	return nil

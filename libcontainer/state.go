@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -33,6 +34,7 @@ type State struct {
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroup      cgroup.Location   `json:"cgroup"`
+	Stdio       []string          `json:"stdio,omitempty"` // what descriptors 0 to 2 were, as "pipe:[123]": restore connects pipes anew
 }
 
 // Container is a directory below the root, and what its state.json says.
@@ -125,6 +127,7 @@ func replaceFile(path string, data []byte) error {
 	if err := os.WriteFile(temporary, data, 0o600); err != nil {
 		return err
 	}
+	failpoint.At("state-written")
 	return os.Rename(temporary, path)
 }
 

@@ -63,6 +63,9 @@ func (l *launch) openTree(i int, users *userNamespaces) (int, error) {
 		flags |= unix.AT_RECURSIVE
 	}
 	tree, err := unix.OpenTree(unix.AT_FDCWD, rootfs.Source(m, l.bundle), flags)
+	if errors.Is(err, unix.ENOSYS) && rootfs.IDMapped(m) {
+		return -1, errdefs.NotImplemented.Errorf("an id-mapped mount needs the system call open_tree (Linux 5.2): %w", err)
+	}
 	if err != nil || !rootfs.IDMapped(m) {
 		return tree, err
 	}
@@ -85,7 +88,10 @@ func (l *launch) mapTree(tree int, m *specs.Mount, users *userNamespaces) error 
 		flags |= unix.AT_RECURSIVE
 	}
 	err = unix.MountSetattr(tree, "", flags, &attr)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+	if errors.Is(err, unix.ENOSYS) {
+		return errdefs.NotImplemented.Errorf("an id-mapped mount needs the system call mount_setattr (Linux 5.12): %w", err)
+	}
+	if errors.Is(err, unix.EINVAL) {
 		return errdefs.FailedPrecondition.Errorf("setting MOUNT_ATTR_IDMAP (the file system may not support id-mapped mounts on this kernel): %w", err)
 	}
 	return err

@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "stage.h"
@@ -148,7 +149,7 @@ int op_attach(struct stage *s, const struct plan_op *op)
 }
 
 /* The lower attributes have MS_*'s values; these have not. */
-static unsigned long remount_flags(uint64_t attr)
+static unsigned long as_flags(uint64_t attr)
 {
 	unsigned long flags = attr & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC);
 	flags |= attr & MOUNT_ATTR_NOATIME ? MS_NOATIME : 0;
@@ -158,8 +159,28 @@ static unsigned long remount_flags(uint64_t attr)
 	return flags;
 }
 
+/* mount_setattr for one mount before 5.12: a remount sets all flags anew, so
+ * those that the mount has go along. Without them it would lose nosuid, or
+ * fail where a user namespace locks it. */
+static int remount(int fd, uint64_t set, uint64_t clear)
+{
+	struct statfs st;
+	if (fstatfs(fd, &st) < 0)
+		return -1;
+	/* statvfs(3): f_flags has MS_*'s values, but for this one. */
+	unsigned long flags = (unsigned long)st.f_flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME);
+	flags |= st.f_flags & 0x2000 /* ST_NOSYMFOLLOW */ ? MS_NOSYMFOLLOW : 0;
+	flags &= ~as_flags(clear);
+	if (clear & MOUNT_ATTR__ATIME) { /* relatime is the value 0 of that field */
+		flags &= ~(unsigned long)MS_RELATIME;
+		flags |= set & (MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME) ? 0 : MS_RELATIME;
+	}
+	flags |= as_flags(set);
+	return mount(NULL, fd_path(fd).text, NULL, MS_REMOUNT | MS_BIND | flags, NULL);
+}
+
 /* Changes a mount's attributes and propagation, by mount_setattr (5.12). The
- * older remount sets all attributes of one mount and cannot recurse. */
+ * older remount cannot recurse. */
 int op_attr(struct stage *s, const struct plan_op *op)
 {
 	int fd = s->slots[op->num[3] < SLOT_COUNT ? op->num[3] : SLOT_NONE];
@@ -176,7 +197,7 @@ int op_attr(struct stage *s, const struct plan_op *op)
 	if ((op->num[0] | op->num[1]) != 0) {
 		if (recursive)
 			return fail(s, WHERE_OP, ENOSYS);
-		if (mount(NULL, fd_path(fd).text, NULL, MS_REMOUNT | MS_BIND | remount_flags(op->num[0]), NULL) < 0)
+		if (remount(fd, op->num[0], op->num[1]) < 0)
 			return -1;
 	}
 	if (op->num[2] == 0)
@@ -279,7 +300,7 @@ int op_readonly(struct stage *s, const struct plan_op *op)
 	if (result < 0 && errno == ENOSYS) {
 		result = mount(fd_path(target).text, fd_path(target).text, NULL, MS_BIND | MS_REC, NULL);
 		int bound = result < 0 ? -1 : resolve(s, op_text(s, op, 0), false);
-		result = bound < 0 ? -1 : mount(NULL, fd_path(bound).text, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL);
+		result = bound < 0 ? -1 : remount(bound, MOUNT_ATTR_RDONLY, 0);
 		close_fd(bound);
 	}
 	close_fd(target);

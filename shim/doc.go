@@ -41,11 +41,19 @@
 //	                     ├─> each attached client: send, else its queue
 //	                     └─> fifos of a gRPC client
 //
-// A client's queue is bounded (queueLimit). While one is full the process's
-// output is not read, so a client that is merely slow gets everything. One that
-// takes less than stallBytes in stallTime while its queue is full is cut off:
-// it costs the container that pause, once. Fifos are never cut off while the
-// process runs: there the reader asked for back-pressure.
+// Who reads slowly, or not at all, costs a process with a log nothing: what its
+// client has not taken waits in memory (memoryLimit), then in a file without a
+// name beside the log (spillLimit). Beyond that output is left out for that
+// client, which is told how much, in its stream, where the gap is. Only a client
+// that the start waited for (`docker run` in a pipeline: its reader is the
+// process's own standard output, and must get all) makes the process wait
+// there, as long as it goes on reading: at least stallBytes in stallTime.
+//
+// Without a log there is no place for what is not taken but a queue in memory
+// (queueLimit). While it is full the process waits, and a client that does not
+// read is cut off after stallTime. A fifo is a pipe: its reader asked for one, so
+// the process waits for it, for ever if need be, and nothing is cut off before
+// the process has ended.
 //
 // # End of a process
 //

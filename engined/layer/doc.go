@@ -7,7 +7,8 @@
 // written last, after the unpacked directory has its final name. Whatever lies
 // in the driver's directory without a row is rubbish of an interrupted call,
 // and Open removes it. A row whose directory is gone is marked damaged, stays
-// visible, and is repaired by registering the same layer again.
+// visible, and is repaired by registering the same layer again; so is a row that
+// does not fit together, and one whose files Check finds changed.
 //
 //	<data root>/<driver>/          0700; driver is overlay2, btrfs, vfs or devicemapper
 //	├── engined-layers             marks the directory as ours, see claim

@@ -136,7 +136,8 @@ func (s *Store) insert(ctx context.Context, l Layer, owner string) (stored Layer
 			stored, replaced = found[0], l.dir
 		default:
 			replaced = found[0].dir
-			_, err = tx.ExecContext(ctx, `UPDATE layers SET dir = ?, damaged = '' WHERE driver = ? AND chain = ?`, l.dir, s.Name(), l.Chain.String())
+			_, err = tx.ExecContext(ctx, `UPDATE layers SET diff = ?, parent = ?, dir = ?, size = ?, total = ?, damaged = '' WHERE driver = ? AND chain = ?`,
+				l.Diff.String(), orNull(l.Parent), l.dir, l.Size, l.Total, s.Name(), l.Chain.String())
 		}
 		if err != nil {
 			return fmt.Errorf("recording the layer: %w", err)

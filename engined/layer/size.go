@@ -8,6 +8,9 @@ import (
 	"syscall"
 )
 
+// TreeSize adds up the files under dir, as the sizes of layers are.
+func TreeSize(ctx context.Context, dir string) (int64, error) { return treeSize(ctx, dir) }
+
 // treeSize adds up the files under dir as Docker does: apparent sizes, each
 // inode once, directories not at all.
 func treeSize(ctx context.Context, dir string) (total int64, err error) {

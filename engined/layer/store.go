@@ -35,6 +35,7 @@ type Layer struct {
 	Created time.Time
 	Damaged string // "" or what is wrong with it
 	dir     string
+	misfit  bool // the row itself is damaged, see faultOf
 }
 
 // Store keeps the layers of one driver under one data root.
@@ -180,10 +181,19 @@ func (s *Store) checkRows(ctx context.Context) (map[string]bool, error) {
 	return known, err
 }
 
+const directoryMissing = "its directory is missing"
+
 func (s *Store) checkRow(ctx context.Context, tx *sql.Tx, l Layer) error {
-	damage := ""
+	if l.misfit {
+		s.log.Error("layer is damaged", "chain", l.Chain, "damage", l.Damaged)
+		return nil
+	}
+	damage := l.Damaged
+	if damage == directoryMissing {
+		damage = "" // unless it still is
+	}
 	if err := s.driver.check(filepath.Join(s.root, l.dir)); errors.Is(err, fs.ErrNotExist) {
-		damage = "its directory is missing"
+		damage = directoryMissing
 	} else if err != nil {
 		damage = err.Error()
 	}
@@ -193,13 +203,15 @@ func (s *Store) checkRow(ctx context.Context, tx *sql.Tx, l Layer) error {
 	if damage != "" {
 		s.log.Error("layer is damaged", "chain", l.Chain, "dir", l.dir, "damage", damage)
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE layers SET damaged = ? WHERE driver = ? AND chain = ?`, damage, s.Name(), l.Chain.String())
-	return err
+	return s.mark(ctx, tx, l.Chain, damage)
 }
 
 // discard removes a directory: at once from its name, in the background from
 // the disk, because deep trees take seconds.
 func (s *Store) discard(dir string) {
+	if dir == "" {
+		return // a damaged row's, which names none
+	}
 	path := filepath.Join(s.root, dir)
 	if err := s.driver.unmount(path); err != nil {
 		s.log.Warn("unmounting what is to be removed; the next start tries again", "dir", dir, "err", err)

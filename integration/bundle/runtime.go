@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -15,7 +16,10 @@ import (
 type Runtime struct {
 	Name string
 	Path string
-	Root string // --root
+	Root string                // --root
+	Args []string              // before all others
+	Env  []string              // added to the environment
+	Run  func(*exec.Cmd) error // cmd.Run if nil
 }
 
 // References returns the runtimes of the distribution that are installed, each
@@ -24,7 +28,7 @@ func References(dir string) []Runtime {
 	var found []Runtime
 	for _, name := range []string{"runc", "crun"} {
 		if path, err := exec.LookPath(name); err == nil {
-			found = append(found, Runtime{name, path, filepath.Join(dir, "root-"+name)})
+			found = append(found, Runtime{Name: name, Path: path, Root: filepath.Join(dir, "root-"+name)})
 		}
 	}
 	return found
@@ -38,9 +42,19 @@ type Output struct {
 
 // Command prepares a call.
 func (r Runtime) Command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, r.Path, append([]string{"--root", r.Root}, args...)...)
+	cmd := exec.CommandContext(ctx, r.Path, slices.Concat(r.Args, []string{"--root", r.Root}, args)...)
 	cmd.WaitDelay = time.Second
+	cmd.Env = append(os.Environ(), r.Env...)
 	return cmd
+}
+
+// Patience is how long to wait for what takes a moment: much longer in an
+// emulated machine, whose tool sets VM_RUN.
+func Patience(usual time.Duration) time.Duration {
+	if os.Getenv("VM_RUN") != "" {
+		return 20 * usual
+	}
+	return usual
 }
 
 // Call runs the runtime in a directory, 30 seconds at most.
@@ -58,11 +72,15 @@ func (r Runtime) CallInto(file *os.File, dir string, args ...string) (Output, er
 }
 
 func (r Runtime) call(dir string, stdout, stderr io.Writer, args []string) (Output, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience(30*time.Second))
 	defer cancel()
 	cmd := r.Command(ctx, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stderr
-	err := cmd.Run()
+	run := r.Run
+	if run == nil {
+		run = (*exec.Cmd).Run
+	}
+	err := run(cmd)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return Output{}, err

@@ -12,5 +12,12 @@
 // which the module in validation/ names, against the table validation.txt.
 // engines_test.go has podman and containerd run containers with ocirun.
 //
+// faults_test.go kills ocirun, the stage of the container's process, and both,
+// at each fail point of an ocirun built with them; OCI_TEST_FULL=1 tries every
+// way at every operation, 3,000 deaths in some minutes.
+//
+// fallbacks_test.go takes away system calls that an older kernel does not have,
+// each alone and all together, and wants the same result.
+//
 // verbs_test.go goes through create, start, state, exec, list, kill and delete.
 package oci

@@ -15,7 +15,7 @@ import (
 	"github.com/engined/engined/integration/bundle"
 )
 
-func deadline() time.Time { return time.Now().Add(10 * time.Second) }
+func deadline() time.Time { return time.Now().Add(bundle.Patience(10 * time.Second)) }
 
 // TestVerbs walks through a container's life under every runtime. Each step's
 // status, and where the specification fixes it its output, is that of one of

@@ -1,0 +1,188 @@
+package perf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/engined/engined/integration/bundle"
+	"github.com/engined/engined/integration/harness"
+	"github.com/engined/engined/integration/leftovers"
+)
+
+// allRuntimes returns ocirun and those it is compared with.
+func allRuntimes(t *testing.T) (runtimes []bundle.Runtime, dir string) {
+	t.Helper()
+	harness.NeedRoot(t)
+	dir = harness.TempDir(t)
+	runtimes = append([]bundle.Runtime{{Name: "ocirun", Path: harness.Binary("ocirun"), Root: filepath.Join(dir, "root-ocirun")}},
+		bundle.References(dir)...)
+	if len(runtimes) == 1 {
+		t.Skip("neither runc nor crun is installed")
+	}
+	return runtimes, dir
+}
+
+// call is one call that must succeed. Nothing reads its output: a container
+// that goes on would hold a pipe open.
+func call(runtime bundle.Runtime, dir string, args ...string) error {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	out, err := runtime.CallInto(null, dir, args...)
+	if err == nil && out.Status != 0 {
+		err = fmt.Errorf("%s %v: status %d", runtime.Name, args, out.Status)
+	}
+	return err
+}
+
+// sleeper makes a bundle whose process lives until it is killed, and returns
+// the container's id.
+func sleeper(t *testing.T, dir string, runtime bundle.Runtime) string {
+	t.Helper()
+	id := leftovers.Prefix + "verbs-" + filepath.Base(dir) + "-" + runtime.Name
+	spec := bundle.Docker(id)
+	spec.Process.Args = []string{"/bin/sleep", "1000"}
+	if err := bundle.Make(dir, spec); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = runtime.Call(dir, "delete", "--force", id) })
+	return id
+}
+
+// TestCycle measures create, start and delete --force of a container that runs.
+func TestCycle(t *testing.T) {
+	runtimes, dir := allRuntimes(t)
+	var contenders []contender
+	for _, runtime := range runtimes {
+		own := filepath.Join(dir, "cycle", runtime.Name)
+		id := sleeper(t, own, runtime)
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error {
+			return errors.Join(call(runtime, own, "create", id), call(runtime, own, "start", id), call(runtime, own, "delete", "--force", id))
+		}})
+	}
+	show(t, "create + start + delete --force, dockerd's spec", 60, 0, contenders)
+	show(t, "create + start + delete --force, dockerd's spec, 150 ms idle between", 20, 150*time.Millisecond, contenders)
+}
+
+// TestExec measures exec of /bin/true in a container that runs.
+func TestExec(t *testing.T) {
+	runtimes, dir := allRuntimes(t)
+	var contenders []contender
+	for _, runtime := range runtimes {
+		own := filepath.Join(dir, "exec", runtime.Name)
+		id := sleeper(t, own, runtime)
+		if err := call(runtime, own, "run", "--detach", id); err != nil {
+			t.Fatal(err)
+		}
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error { return call(runtime, own, "exec", id, "/bin/true") }})
+	}
+	show(t, "exec of /bin/true, dockerd's spec", 100, 0, contenders)
+	show(t, "exec of /bin/true, dockerd's spec, 150 ms idle between", 20, 150*time.Millisecond, contenders)
+}
+
+const atOnce = 16
+
+// TestParallel measures 16 runs at a time: its ratios are of throughput too.
+func TestParallel(t *testing.T) {
+	runtimes, dir := allRuntimes(t)
+	var contenders []contender
+	for _, runtime := range runtimes {
+		var dirs, ids [atOnce]string
+		for i := range atOnce {
+			dirs[i] = filepath.Join(dir, "parallel", runtime.Name, strconv.Itoa(i))
+			ids[i] = fmt.Sprintf("%sparallel-%s-%d", leftovers.Prefix, runtime.Name, i)
+			if err := bundle.Make(dirs[i], bundle.Docker(ids[i])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error {
+			return together(atOnce, func(i int) error { return call(runtime, dirs[i], "run", ids[i]) })
+		}})
+	}
+	show(t, "16 runs of /bin/true at once, dockerd's spec", 30, 0, contenders)
+}
+
+// together runs n calls at once and waits for all.
+func together(n int, one func(i int) error) error {
+	failed := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { failed[i] = one(i) })
+	}
+	all.Wait()
+	return errors.Join(failed...)
+}
+
+// TestCrowded measures run of /bin/true beside 500 containers that live, and
+// after they are gone: the first ratio is what they cost.
+func TestCrowded(t *testing.T) {
+	runtimes, dir := allRuntimes(t)
+	ocirun := runtimes[0]
+	own := filepath.Join(dir, "probe")
+	probe := leftovers.Prefix + "crowded-probe"
+	if err := bundle.Make(own, bundle.Docker(probe)); err != nil {
+		t.Fatal(err)
+	}
+	live := 500
+	if !*full {
+		live = 5
+	}
+	undo := crowd(t, ocirun, dir, live)
+	samples := func(name string) measured {
+		n := 200
+		if !*full {
+			n = 2
+		}
+		results, err := takeTurns(n, 0, []contender{{name: name, once: func() error { return call(ocirun, own, "run", probe) }}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return results[0]
+	}
+	beside := samples("500 live")
+	undo()
+	text := table("run of /bin/true by ocirun beside live containers", []measured{beside, samples("none")})
+	if *full {
+		fmt.Print(text)
+	}
+}
+
+// crowd starts n containers; the returned function ends them.
+func crowd(t *testing.T, runtime bundle.Runtime, dir string, n int) func() {
+	t.Helper()
+	shared := filepath.Join(dir, "crowd")
+	if err := bundle.Make(shared, bundle.Docker("unused")); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	remove := func() {
+		for _, id := range ids {
+			if err := call(runtime, shared, "delete", "--force", id); err != nil {
+				t.Error(err)
+			}
+		}
+		ids = nil
+	}
+	t.Cleanup(remove)
+	for i := range n {
+		id := fmt.Sprintf("%scrowd-%d", leftovers.Prefix, i)
+		spec := bundle.Docker(id)
+		spec.Process.Args = []string{"/bin/sleep", "1000"}
+		if err := bundle.WriteConfig(shared, spec); err != nil {
+			t.Fatal(err)
+		}
+		if err := call(runtime, shared, "run", "--detach", id); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	return remove
+}
