@@ -70,7 +70,7 @@ func hasMounts(dir string) (bool, error) {
 }
 
 // diffTrees is WriteDiff for drivers whose writable layers are whole trees.
-func (s *Store) diffTrees(ctx context.Context, d *differ, id string, lowers []string) error {
+func (s *Store) diffTrees(ctx context.Context, d *differ, id string, lowers []string) (failed error) {
 	now, err := s.hold(ctx, id)
 	if err != nil {
 		return err
@@ -78,7 +78,12 @@ func (s *Store) diffTrees(ctx context.Context, d *differ, id string, lowers []st
 	defer unix.Close(now)
 	before := -1
 	if len(lowers) > 0 {
-		if before, err = openTree(filepath.Join(lowers[0], "diff")); err != nil {
+		below, done, err := s.driver.read(ctx, lowers[0])
+		if err != nil {
+			return err
+		}
+		defer func() { failed = errors.Join(failed, done()) }()
+		if before, err = openTree(below); err != nil {
 			return err
 		}
 		defer unix.Close(before)

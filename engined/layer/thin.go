@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	units "github.com/docker/go-units"
 	"golang.org/x/sys/unix"
@@ -35,7 +36,8 @@ type thin struct {
 	dir  string // <data root>/devicemapper
 
 	mu   sync.Mutex
-	next int // the id to try next; guarded by mu
+	next int      // the id to try next; guarded by mu
+	busy []string // directories whose devices were in use when they were to go; guarded by mu
 }
 
 // thinDevice is the content of a file device.
@@ -318,14 +320,40 @@ func (t *thin) giveBack(device thinDevice) {
 	_ = active.Close()
 }
 
+// remove deletes the device when its last user is gone: a mount namespace takes
+// a moment to go after its last process, and somebody may be in there still.
+// What lasts longer is tried again with the next removal, and at the next start.
 func (t *thin) remove(dir string) error {
+	t.mu.Lock()
+	again := t.busy
+	t.busy = nil
+	t.mu.Unlock()
+	var failed []error
+	for _, late := range again {
+		failed = append(failed, t.removeNow(late, 1))
+	}
+	const attempts = 20
+	return errors.Join(append(failed, t.removeNow(dir, attempts))...)
+}
+
+func (t *thin) removeNow(dir string, attempts int) error {
 	if err := t.unmount(dir); err != nil {
 		return err
 	}
-	if err := t.delete(dir); err != nil {
-		return err
+	for range attempts {
+		err := t.delete(dir)
+		if err == nil {
+			return os.RemoveAll(dir)
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond) // nothing announces the end of a mount
 	}
-	return os.RemoveAll(dir)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.busy = append(t.busy, dir)
+	return nil
 }
 
 func (t *thin) size(ctx context.Context, dir string, lowers []string) (size int64, err error) {
