@@ -24,7 +24,7 @@ SUPERVISOR_TAGS := $(TAGS) grpcnotrace
 TOOL := go run ./integration/cmd
 UNIT = $$(go list ./... | grep -v /integration)
 
-.PHONY: help build race run stop test unit integration check lint bench leakcheck clean generate packages packages-test
+.PHONY: help build race run stop test unit integration check lint bench power leakcheck clean generate packages packages-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,7 +64,10 @@ lint: ## golangci-lint (its first build takes minutes)
 	go run $(GOLANGCI_LINT) run ./...
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
-	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines|Logs" ./integration/perf -v -full
+	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines|Logs|Image" ./integration/perf -v -full
+
+power: build ## power cuts in a virtual machine (root; ENGINED_VM_RUN, see integration/power)
+	ENGINED_POWER=$${ENGINED_POWER:-30} go test -count=1 -timeout 90m -run PowerCuts ./integration/power -v
 
 leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
 	@$(TOOL)/leakcheck

@@ -66,8 +66,9 @@ var rooms = map[string][]string{
 	// The black box: of the project it knows the contracts alone.
 	"integration": {}, "integration/api": black, "integration/bundle": black, "integration/cli": black,
 	"integration/cmd/leakcheck": black, "integration/cmd/stack": black, "integration/cmd/summary": {},
-	"integration/debian": black, "integration/faults": black, "integration/harness": black, "integration/leaks": black,
-	"integration/leftovers": {}, "integration/oci": black, "integration/perf": black, "integration/rootfs": {}, "integration/storage": black,
+	"integration/debian": black, "integration/faults": black, "integration/harness": black, "integration/images": {}, "integration/leaks": black,
+	"integration/leftovers": {}, "integration/oci": black, "integration/perf": black, "integration/power": black, "integration/rootfs": {},
+	"integration/storage": black,
 }
 
 var black = []string{"integration/...", "proto/..."}

@@ -20,7 +20,7 @@ import (
 func (c *Container) Update(ctx context.Context, resources *specs.LinuxResources) error {
 	ours, runtimes := divide(resources)
 	if ours != nil {
-		if err := c.updateCgroup(ours); err != nil {
+		if err := c.updateCgroup(ctx, ours); err != nil {
 			return fmt.Errorf("updating container %s: %w", c.record.ID, err)
 		}
 	}
@@ -75,7 +75,7 @@ func throttled(io *specs.LinuxBlockIO) (all []specs.LinuxThrottleDevice) {
 	return all
 }
 
-func (c *Container) updateCgroup(resources *specs.LinuxResources) error {
+func (c *Container) updateCgroup(ctx context.Context, resources *specs.LinuxResources) error {
 	group, err := c.cgroup()
 	if errdefs.KindOf(err) == errdefs.NotFound {
 		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.record.ID, "%w", err)
@@ -89,7 +89,7 @@ func (c *Container) updateCgroup(resources *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	return group.Update(resources)
+	return group.Update(ctx, resources)
 }
 
 // knownToV2 refuses what cgroup v2 has no file for.

@@ -168,7 +168,7 @@ func FuzzUnpack(f *testing.F) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // sparse files can be endless
-			_, _ = unpack(ctx, layer, nil, style, bytes.NewReader(raw))
+			_, _ = unpack(ctx, layer, style, bytes.NewReader(raw))
 			cancel()
 			if err := os.RemoveAll(layer); err != nil {
 				t.Fatal(err)

@@ -49,6 +49,7 @@ type Store struct {
 	keys keys // one verb at a time per writable layer, one unpack at a time per chain id
 
 	sweeping sync.WaitGroup // removals that nobody waits for; Close does
+	garbage  garbage
 }
 
 // Open opens the layers under root, the data root. It settles what an earlier

@@ -57,9 +57,9 @@ func compareLogs(t *testing.T, title string, size int, scribblers []*scribbler) 
 	const reads, writes = 5, 9
 	var clis, apis, writers []contender
 	for _, s := range scribblers {
-		clis = append(clis, contender{s.name, s.readByCLI})
-		apis = append(apis, contender{s.name, func() error { return s.readByAPI(t, size) }})
-		writers = append(writers, contender{s.name, s.write})
+		clis = append(clis, contender{name: s.name, once: s.readByCLI})
+		apis = append(apis, contender{name: s.name, once: func() error { return s.readByAPI(t, size) }})
+		writers = append(writers, contender{name: s.name, once: s.write})
 		if err := s.write(); err != nil {
 			t.Fatal(err)
 		}
