@@ -41,7 +41,7 @@ var rooms = map[string][]string{
 	"engined/image":       {"engined/layer", "engined/registry", "engined/events", "engined/store", "proto/errdefs"},
 	"engined/registry":    {"proto/errdefs"},
 	"engined/layer":       {"engined/layer/...", "engined/store", "proto/errdefs"},
-	"engined/layer/quota": {"proto/errdefs"}, "engined/layer/subvolume": {"proto/errdefs"}, // drivers' kernel calls
+	"engined/layer/quota": {"proto/errdefs"}, "engined/layer/subvolume": {"proto/errdefs"}, "engined/layer/thinpool": {"proto/errdefs"}, // drivers' kernel calls
 	"engined/network": {"engined/events", "engined/store", "proto/errdefs"},
 	"engined/spec":    {"proto/errdefs"},
 	"engined/task":    {"proto/supervisor/v1", "proto/shim", "proto/errdefs"},
@@ -70,6 +70,7 @@ var rooms = map[string][]string{
 	"integration/cmd/leakcheck": black, "integration/cmd/stack": black, "integration/cmd/summary": {},
 	"integration/debian": black, "integration/faults": black, "integration/harness": black, "integration/images": {}, "integration/leaks": black,
 	"integration/leftovers": {}, "integration/oci": black, "integration/perf": black, "integration/power": black, "integration/rootfs": {},
+	"integration/storage": black,
 }
 
 var black = []string{"integration/...", "proto/..."}

@@ -44,6 +44,7 @@ func (btrfs) status() [][2]string      { return [][2]string{{"Btrfs", ""}} }
 func (btrfs) whiteouts() whiteoutStyle { return whiteoutDeletes }
 func (btrfs) unmount(string) error     { return nil }
 func (btrfs) check(dir string) error   { return checkDiff(dir) }
+func (btrfs) close() error             { return nil }
 
 func (b btrfs) stage(ctx context.Context, dir string, lowers []string) error {
 	return b.create(ctx, dir, lowers, 0)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"regexp"
 
 	"github.com/opencontainers/go-digest"
@@ -141,7 +139,7 @@ func (c *check) writables() error {
 				_, err := tx.ExecContext(c.ctx, `DELETE FROM writable_layers WHERE driver = ? AND id = ?`, c.store.Name(), id)
 				return err
 			})
-		} else if _, missing := os.Lstat(filepath.Join(c.store.dirOf(id), "diff")); errors.Is(missing, fs.ErrNotExist) {
+		} else if missing := c.store.driver.check(c.store.dirOf(id)); errors.Is(missing, fs.ErrNotExist) {
 			// What the container wrote is lost; whoever lists containers says so.
 			c.found = append(c.found, store.Finding{Subject: subject, Problem: "its directory is missing: remove the container"})
 		}

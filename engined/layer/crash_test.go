@@ -6,23 +6,26 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// crashEnv makes this test binary the process that dies, in this data root.
+// crashEnv makes this test binary the process that dies: place, newline, data root.
 const crashEnv = "ENGINED_TEST_LAYER_CRASH"
 
 // TestRegisterUntilKilled is the child of the next test: it registers layer
 // after layer until it is killed.
 func TestRegisterUntilKilled(t *testing.T) {
-	root := os.Getenv(crashEnv)
-	if root == "" {
+	name, root, is := strings.Cut(os.Getenv(crashEnv), "\n")
+	if !is {
 		t.Skip("only as a child of TestAKilledUnpackLeavesWholeLayersOrNothing")
 	}
-	s := open(t, root, "")
+	p := places[slices.IndexFunc(places, func(p place) bool { return p.name == name })]
+	s := openWith(t, root, Options{Driver: p.driver, DriverOptions: p.options})
 	for i := range 10000 {
 		content := strings.Repeat(string(rune('a'+i%26)), 300_000+i)
 		s.mustRegister(t, "", file("d/f", content), file("d/g", content), file("h", ""))
@@ -31,11 +34,16 @@ func TestRegisterUntilKilled(t *testing.T) {
 
 func TestAKilledUnpackLeavesWholeLayersOrNothing(t *testing.T) {
 	needRoot(t)
-	for range 4 {
-		t.Run("at some moment", func(t *testing.T) {
-			root := t.TempDir()
-			killSomewhere(t, root)
-			s := open(t, root, "overlay2")
+	for _, p := range places {
+		if p.size && p.driver == "overlay2" || strings.Contains(p.name, " on ") {
+			continue // a driver once
+		}
+		t.Run(p.name, func(t *testing.T) {
+			root := filepath.Join(p.root(t), "data")
+			for range 2 {
+				killSomewhere(t, p.name, root)
+			}
+			s := openWith(t, root, Options{Driver: p.driver, DriverOptions: p.options})
 			all, err := s.All(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -52,10 +60,10 @@ func TestAKilledUnpackLeavesWholeLayersOrNothing(t *testing.T) {
 }
 
 // killSomewhere runs the child and kills it at some moment.
-func killSomewhere(t *testing.T, root string) {
+func killSomewhere(t *testing.T, place, root string) {
 	t.Helper()
 	child := exec.Command(os.Args[0], "-test.run=^TestRegisterUntilKilled$")
-	child.Env = append(os.Environ(), crashEnv+"="+root)
+	child.Env = append(os.Environ(), crashEnv+"="+place+"\n"+root)
 	child.Stderr = os.Stderr
 	if err := child.Start(); err != nil {
 		t.Fatal(err)

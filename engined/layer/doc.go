@@ -38,13 +38,15 @@
 // Holds of owners named "work/..." cover calls in progress and end with the
 // process: Open drops them.
 //
-// Unpacking (unpack.go) does not change root, and needs no child process: every
-// path that comes out of a tar is resolved by the kernel under the layer's own
-// directory descriptor with openat2(RESOLVE_IN_ROOT), and every object is made
-// by name in a parent descriptor without following links. Decided 2026-11-21
-// against a chroot on a thread of its own: one mechanism less (no unshare, no
-// thread to throw away, no second process to feed the stream through), and the
-// archive is parsed once for files, digest and tar-split metadata together.
+// Unpacking (unpack.go) resolves every path that comes out of a tar under the
+// layer's own directory descriptor with openat2(RESOLVE_IN_ROOT), and makes
+// every object by name in a parent descriptor without following links. It runs
+// on a thread that Landlock confines to that directory and that has few
+// capabilities (confine.go): what the first rule lets slip, the kernel refuses.
+// Decided 2026-11-21 against a child process in a chroot: no second process to
+// feed the stream through, and the archive is parsed once for files, digest and
+// tar-split metadata together. What that would add is memory of its own, which
+// matters for decoders in C; the only one, xz, is a process anyway.
 //
 // Absent on purpose: compression on the way out, registries, image configs.
 //

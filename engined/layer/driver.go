@@ -47,6 +47,8 @@ type driver interface {
 	size(ctx context.Context, dir string, lowers []string) (int64, error)
 	// describe gives Docker's GraphDriver data.
 	describe(dir string, lowers []string, writable bool) map[string]string
+	// close ends the driver; what is mounted stays.
+	close() error
 }
 
 // whiteoutStyle is what unpacking makes of a deletion.
@@ -73,6 +75,7 @@ var kinds = []kind{
 	{"overlay2", []string{"overlay2.size", "overlay2.override_kernel_check", "overlay2.volatile"}, probeOverlay, openOverlay},
 	{"btrfs", []string{"btrfs.min_space"}, probeBtrfs, openBtrfs},
 	{"vfs", []string{"size"}, probeVFS, openVFS},
+	{"devicemapper", thinOptions, probeThin, openThin},
 	{"zfs", nil, probeZFS, nil},
 	{"aufs", nil, probeAUFS, nil},
 }

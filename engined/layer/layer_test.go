@@ -82,6 +82,11 @@ func needRoot(t testing.TB) {
 // open opens a store of the driver under root.
 func open(t testing.TB, root, driver string) *Store {
 	t.Helper()
+	return openWith(t, root, Options{Driver: driver})
+}
+
+func openWith(t testing.TB, root string, options Options) *Store {
+	t.Helper()
 	needRoot(t)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		t.Fatal(err)
@@ -90,7 +95,7 @@ func open(t testing.TB, root, driver string) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(t.Context(), db, root, Options{Driver: driver})
+	s, err := Open(t.Context(), db, root, options)
 	if err != nil {
 		t.Fatal(err)
 	}

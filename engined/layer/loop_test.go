@@ -59,7 +59,10 @@ func run(t testing.TB, command ...string) string {
 type place struct {
 	name, driver string
 	root         func(t testing.TB) string
-	size         bool // writable layers can be limited
+	size         bool     // writable layers can be limited
+	options      []string // --storage-opt
+	limit        string   // that is tried instead of 32M
+	written      int      // more bytes than that
 }
 
 func tempRoot(t testing.TB) string { return t.TempDir() }
@@ -67,16 +70,30 @@ func tempRoot(t testing.TB) string { return t.TempDir() }
 // places are all combinations that the conformance tests go through. The
 // kernel decides which of them work on this machine.
 var places = []place{
-	{"overlay2", "overlay2", tempRoot, false},
-	{"overlay2 on ext4 with quota", "overlay2", ext4Quota, true},
-	{"overlay2 on xfs", "overlay2", func(t testing.TB) string { return loop(t, "", "mkfs.xfs", "-q") }, false},
-	{"overlay2 on xfs with quota", "overlay2", xfsQuota, true},
-	{"overlay2 on btrfs", "overlay2", onBtrfs, false},
-	{"btrfs", "btrfs", onBtrfs, true},
-	{"vfs", "vfs", tempRoot, false},
-	{"vfs on btrfs", "vfs", onBtrfs, false},
-	{"vfs on xfs with quota", "vfs", xfsQuota, true},
-	{"vfs on ext4 with quota", "vfs", ext4Quota, true},
+	{"overlay2", "overlay2", tempRoot, false, nil, "", 0},
+	{"overlay2 on ext4 with quota", "overlay2", ext4Quota, true, nil, "", 0},
+	{"overlay2 on xfs", "overlay2", func(t testing.TB) string { return loop(t, "", "mkfs.xfs", "-q") }, false, nil, "", 0},
+	{"overlay2 on xfs with quota", "overlay2", xfsQuota, true, nil, "", 0},
+	{"overlay2 on btrfs", "overlay2", onBtrfs, false, nil, "", 0},
+	{"btrfs", "btrfs", onBtrfs, true, nil, "", 0},
+	{"vfs", "vfs", tempRoot, false, nil, "", 0},
+	{"vfs on btrfs", "vfs", onBtrfs, false, nil, "", 0},
+	{"vfs on xfs with quota", "vfs", xfsQuota, true, nil, "", 0},
+	{"vfs on ext4 with quota", "vfs", ext4Quota, true, nil, "", 0},
+	// A container's file system is never smaller than the image's.
+	{"devicemapper with ext4", "devicemapper", mapperRoot, true, append([]string{"dm.basesize=64M"}, thinTest...), "96M", 120 << 20},
+	{"devicemapper with xfs", "devicemapper", mapperRoot, true, append([]string{"dm.basesize=320M", "dm.fs=xfs"}, thinTest...), "340M", 360 << 20},
+}
+
+// thinTest makes pools small. xfs wants 300 MB for a file system.
+var thinTest = []string{"dm.loopdatasize=4G", "dm.loopmetadatasize=16M"}
+
+func mapperRoot(t testing.TB) string {
+	needRoot(t)
+	if err := probeThin(""); err != nil {
+		t.Skip(err)
+	}
+	return t.TempDir()
 }
 
 func ext4Quota(t testing.TB) string {

@@ -2,7 +2,6 @@ package layer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -75,6 +74,7 @@ func (o overlay) status() [][2]string {
 
 func (overlay) whiteouts() whiteoutStyle { return whiteoutNodes }
 func (overlay) check(dir string) error   { return checkDiff(dir) }
+func (overlay) close() error             { return nil }
 
 func (overlay) stage(_ context.Context, dir string, lowers []string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -152,11 +152,7 @@ func (o overlay) mount(_ context.Context, dir string, lowers []string) (string, 
 	if err != nil {
 		return "", err
 	}
-	err = mountByParts(dir, lowers, options)
-	if errors.Is(err, errNoMountByParts) {
-		err = mountByString(dir, lowers, options)
-	}
-	if err != nil {
+	if err := mountOverlay(dir, lowers, options); err != nil {
 		return "", fmt.Errorf("mounting overlay on %s: %w", merged, err)
 	}
 	return merged, nil
@@ -180,22 +176,11 @@ func volatileMark(dir string) string {
 	return filepath.Join(dir, "work", "work", "incompat", "volatile")
 }
 
-// unmount asks nicely first. A busy mount (somebody's working directory in it)
-// is detached: it goes when its last user goes, and the name is free at once.
 func (overlay) unmount(dir string) error {
-	merged := filepath.Join(dir, "merged")
-	err := unix.Unmount(merged, unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EBUSY) {
-		err = unix.Unmount(merged, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+	if err := unmountAt(filepath.Join(dir, "merged")); err != nil {
+		return err
 	}
-	if err == nil {
-		return settleVolatile(dir)
-	}
-	// EINVAL: not a mount point.
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmounting %s: %w", merged, err)
-	}
-	return nil
+	return settleVolatile(dir)
 }
 
 // settleVolatile writes what a volatile mount left in memory, and removes its

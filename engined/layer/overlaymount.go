@@ -13,9 +13,21 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// errNoMountByParts says that this kernel wants all lowers in one option
-// string: fsopen came with Linux 5.2, overlayfs' "lowerdir+" with 6.8.
+// errNoMountByParts says that this kernel may want all lowers in one option
+// string: fsopen came with Linux 5.2, overlayfs' "lowerdir+" with 6.8. In
+// between (up to 6.4) every option is taken, and refused when it is used.
 var errNoMountByParts = errors.New("the kernel does not take lower directories one by one")
+
+func mountOverlay(dir string, lowers []string, options [][2]string) error {
+	byParts := mountByParts(dir, lowers, options)
+	if !errors.Is(byParts, errNoMountByParts) {
+		return byParts
+	}
+	if err := mountByString(dir, lowers, options); err != nil {
+		return fmt.Errorf("%w; before: %w", err, byParts)
+	}
+	return nil
+}
 
 // mountByParts hands lowers over one at a time: no limit but the kernel's own
 // on their number, and no escaping of colons and commas.
@@ -28,10 +40,10 @@ func mountByParts(dir string, lowers []string, options [][2]string) error {
 		return fmt.Errorf("fsopen: %w", err)
 	}
 	defer unix.Close(fs)
-	for i, lower := range lowers {
+	for _, lower := range lowers {
 		err := unix.FsconfigSetString(fs, "lowerdir+", filepath.Join(lower, "diff"))
-		if i == 0 && errors.Is(err, unix.EINVAL) {
-			return errNoMountByParts
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%w: %w", errNoMountByParts, withLog(fs, err))
 		}
 		if err != nil {
 			return fmt.Errorf("lowerdir+ %s: %w", lower, withLog(fs, err))
@@ -43,7 +55,9 @@ func mountByParts(dir string, lowers []string, options [][2]string) error {
 			return fmt.Errorf("%s=%s: %w", option[0], option[1], withLog(fs, err))
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
+	if err := unix.FsconfigCreate(fs); errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: %w", errNoMountByParts, withLog(fs, err))
+	} else if err != nil {
 		return withLog(fs, err)
 	}
 	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)

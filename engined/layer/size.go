@@ -20,7 +20,8 @@ func treeSize(ctx context.Context, dir string) (total int64, err error) {
 // addedSize is treeSize without the files that are the same below: dir is a
 // copy of that tree, changed since.
 func addedSize(ctx context.Context, dir, below string) (total int64, err error) {
-	seen := map[uint64]bool{} // inodes with several names
+	root := filepath.Clean(dir) // as in the paths below
+	seen := map[uint64]bool{}   // inodes with several names
 	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			if path != dir && isGone(err) {
@@ -45,7 +46,7 @@ func addedSize(ctx context.Context, dir, below string) (total int64, err error) 
 		if stat.Nlink > 1 {
 			seen[stat.Ino] = true
 		}
-		if below == "" || !unchanged(stat, filepath.Join(below, strings.TrimPrefix(path, dir))) {
+		if below == "" || !unchanged(stat, filepath.Join(below, strings.TrimPrefix(path, root))) {
 			total += info.Size()
 		}
 		return nil

@@ -90,7 +90,7 @@ func (s *Store) start(ctx context.Context, kind *kind, options map[string]string
 		return fmt.Errorf("opening storage driver %s: %w", s.name, err)
 	}
 	if err := s.settle(ctx); err != nil {
-		return fmt.Errorf("settling layers in %s: %w", s.root, err)
+		return errors.Join(fmt.Errorf("settling layers in %s: %w", s.root, err), s.Close())
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func claim(dir string, known bool) error {
 // Close waits for removals in the background. Mounts stay: containers live on.
 func (s *Store) Close() error {
 	s.sweeping.Wait()
-	return nil
+	return s.driver.close()
 }
 
 // Name is the driver's name.

@@ -51,7 +51,11 @@ func unpack(ctx context.Context, dir string, style whiteoutStyle, stream io.Read
 	if err != nil {
 		return content{}, err
 	}
-	size, err := u.all(source, split)
+	var size int64
+	err = confined(dir, func() (err error) {
+		size, err = u.all(source, split)
+		return err
+	})
 	if closed := split.close(); err == nil {
 		err = closed
 	}

@@ -52,6 +52,7 @@ func (vfs) status() [][2]string      { return nil } // as dockerd
 func (vfs) whiteouts() whiteoutStyle { return whiteoutDeletes }
 func (vfs) unmount(string) error     { return nil }
 func (vfs) check(dir string) error   { return checkDiff(dir) }
+func (vfs) close() error             { return nil }
 
 func (v vfs) stage(ctx context.Context, dir string, lowers []string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
