@@ -21,4 +21,6 @@
 // each alone and all together, and wants the same result.
 //
 // verbs_test.go goes through create, start, state, exec, list, kill and delete.
+//
+// integration/vm.sh, that is make vm, runs all of it under pure cgroup v2.
 package oci
