@@ -18,11 +18,13 @@ TAGS := netgo osusergo
 # process 60 KiB less; empty where the toolchain no longer has it.
 LEAN_GC = $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT 2>/dev/null)
 OCIRUN_TAGS := $(TAGS) seccomp
+# Without gRPC's traces for browsers the linker can leave out what nobody calls.
+SUPERVISOR_TAGS := $(TAGS) grpcnotrace
 
 TOOL := go run ./integration/cmd
 UNIT = $$(go list ./... | grep -v /integration)
 
-.PHONY: help build race run stop test unit integration check lint vm bench leakcheck clean generate packages packages-test
+.PHONY: help build race run stop test unit integration check lint vm bench power leakcheck clean generate packages packages-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +32,7 @@ help: ## this list
 build: ## the four binaries, into bin/
 	@mkdir -p bin
 	CGO_ENABLED=1 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/engined ./cmd/engined
-	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/supervisor ./cmd/supervisor
+	CGO_ENABLED=0 go build -trimpath -tags '$(SUPERVISOR_TAGS)' -ldflags '$(STAMP)' -o bin/supervisor ./cmd/supervisor
 	CGO_ENABLED=0 GOEXPERIMENT=$(LEAN_GC) go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/shim ./cmd/shim
 	CGO_ENABLED=1 go build -trimpath -tags '$(OCIRUN_TAGS)' -ldflags '$(STAMP) -linkmode external -extldflags -static' -o bin/ocirun ./cmd/ocirun
 
@@ -65,7 +67,10 @@ vm: packages-test build ## integration/oci under pure cgroup v2 in a virtual mac
 	@integration/vm.sh oci
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
-	go test -count=1 -timeout 30m -run "Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines" ./integration/perf -v -full
+	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines|Logs|Image" ./integration/perf -v -full
+
+power: build ## power cuts in a virtual machine (root; ENGINED_VM_RUN, see integration/power)
+	ENGINED_POWER=$${ENGINED_POWER:-30} go test -count=1 -timeout 90m -run PowerCuts ./integration/power -v
 
 leakcheck: ## what containers, tests or instances left behind; exits 1 if anything
 	@$(TOOL)/leakcheck

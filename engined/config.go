@@ -118,7 +118,7 @@ func (c *Config) settings() []setting {
 		{"supervisor", "supervisor", "", text{&c.Supervisor}, false, "`address` of a supervisor that runs already"},
 		{"runtime", "runtime", "", text{&c.Runtime}, false, "`path` of the OCI runtime (default ocirun)"},
 		{"shutdown-timeout", "shutdown-timeout", "", number{&c.ShutdownTimeout}, true, "`seconds` for requests to end when engined stops"},
-		{"storage-driver", "storage-driver", "s", text{&c.StorageDriver}, false, "storage `driver`: overlay2 or vfs (default: the first that works)"},
+		{"storage-driver", "storage-driver", "s", text{&c.StorageDriver}, false, "storage `driver`: overlay2, btrfs, vfs or devicemapper (default: the one that has data, else the first of the first three that works; $DOCKER_DRIVER overrides)"},
 		{"storage-opts", "storage-opt", "", list{&c.StorageOptions}, false, "`option` of the storage driver (repeatable)"},
 		{"log-driver", "log-driver", "", text{&c.LogDriver}, false, "log `driver` of new containers"},
 		{"log-opts", "log-opt", "", pairs{&c.LogOptions}, false, "`KEY=VALUE` for the log driver (repeatable)"},

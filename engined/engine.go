@@ -264,8 +264,13 @@ func (e *engine) idle(ctx context.Context) bool {
 }
 
 func (e *engine) openLayers(ctx context.Context) (err error) {
+	driver := e.config.StorageDriver
+	if wish := os.Getenv("DOCKER_DRIVER"); wish != "" { // before the flag, as in dockerd
+		e.log.Info("the storage driver is that of the environment", "DOCKER_DRIVER", wish)
+		driver = wish
+	}
 	e.layers, err = layer.Open(ctx, e.db, e.config.DataRoot, layer.Options{
-		Driver: e.config.StorageDriver, DriverOptions: e.config.StorageOptions, Logger: e.log,
+		Driver: driver, DriverOptions: e.config.StorageOptions, Logger: e.log,
 	})
 	if err == nil {
 		e.onStop("layers", func(context.Context) error { return e.layers.Close() })

@@ -33,37 +33,41 @@ var rooms = map[string][]string{
 	"proto/logfile":       {"proto/errdefs", "proto/shim"},
 
 	// engined: downward only. Nobody imports engined itself.
-	"engined":           {"engined/...", "proto/errdefs"},
-	"engined/api":       {"engined/container", "engined/image", "engined/network", "engined/registry", "engined/system", "engined/events", "engined/store", "proto/errdefs"},
-	"engined/client":    {},
-	"engined/container": {"engined/spec", "engined/image", "engined/layer", "engined/network", "engined/task", "engined/logs", "engined/events", "engined/store", "proto/errdefs", "proto/shim"},
-	"engined/system":    {"engined/events", "engined/store", "proto/errdefs"},
-	"engined/image":     {"engined/layer", "engined/registry", "engined/events", "engined/store", "proto/errdefs"},
-	"engined/registry":  {"proto/errdefs"},
-	"engined/layer":     {"engined/store", "proto/errdefs"},
-	"engined/network":   {"engined/events", "engined/store", "proto/errdefs"},
-	"engined/spec":      {"proto/errdefs"},
-	"engined/task":      {"proto/supervisor/v1", "proto/shim", "proto/errdefs"},
-	"engined/logs":      {"proto/logfile", "proto/errdefs"},
-	"engined/events":    {"proto/errdefs"},
-	"engined/store":     {"proto/errdefs"},
+	"engined":             {"engined/...", "proto/errdefs"},
+	"engined/api":         {"engined/container", "engined/image", "engined/network", "engined/registry", "engined/system", "engined/events", "engined/store", "proto/errdefs"},
+	"engined/client":      {},
+	"engined/container":   {"engined/spec", "engined/image", "engined/layer", "engined/network", "engined/task", "engined/logs", "engined/events", "engined/store", "proto/errdefs", "proto/shim"},
+	"engined/system":      {"engined/events", "engined/store", "proto/errdefs"},
+	"engined/image":       {"engined/layer", "engined/registry", "engined/events", "engined/store", "proto/errdefs"},
+	"engined/registry":    {"proto/errdefs"},
+	"engined/layer":       {"engined/layer/...", "engined/store", "proto/errdefs"},
+	"engined/layer/quota": {"proto/errdefs"}, "engined/layer/subvolume": {"proto/errdefs"}, // drivers' kernel calls
+	"engined/network": {"engined/events", "engined/store", "proto/errdefs"},
+	"engined/spec":    {"proto/errdefs"},
+	"engined/task":    {"proto/supervisor/v1", "proto/shim", "proto/errdefs"},
+	"engined/logs":    {"proto/logfile", "proto/errdefs"},
+	"engined/events":  {"proto/errdefs"},
+	"engined/store":   {"proto/errdefs"},
 
 	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup"}, // stats are the cgroup's
 	"runtime":    {"proto/shim", "proto/errdefs", "libcontainer/cgroup"},
 	"shim":       {"proto/shim", "proto/logfile", "proto/errdefs"},
 
-	"libcontainer":         {"libcontainer/...", "nsenter", "proto/errdefs"},
-	"libcontainer/rootfs":  {"libcontainer/cgroup", "nsenter", "proto/errdefs"},
-	"libcontainer/lsm":     {"nsenter", "proto/errdefs"},
-	"libcontainer/seccomp": {"proto/errdefs"},
-	"libcontainer/cgroup":  {"proto/errdefs"},
-	"nsenter":              {"proto/errdefs"},
+	"libcontainer":           {"libcontainer/...", "nsenter", "proto/errdefs"},
+	"libcontainer/rootfs":    {"libcontainer/cgroup", "nsenter", "proto/errdefs"},
+	"libcontainer/lsm":       {"nsenter", "proto/errdefs"},
+	"libcontainer/seccomp":   {"proto/errdefs"},
+	"libcontainer/plainjson": {},
+	"libcontainer/cgroup":    {"libcontainer/dbus", "proto/errdefs"},
+	"nsenter":                {"proto/errdefs"},
+	"libcontainer/criu":      {"proto/errdefs"},
+	"libcontainer/dbus":      {"proto/errdefs"},
 
 	// The black box: of the project it knows the contracts alone.
 	"integration": {}, "integration/api": black, "integration/bundle": black, "integration/cli": black,
 	"integration/cmd/leakcheck": black, "integration/cmd/stack": black, "integration/cmd/summary": {},
-	"integration/debian": black, "integration/faults": black, "integration/harness": black, "integration/leaks": black,
-	"integration/leftovers": {}, "integration/oci": black, "integration/perf": black, "integration/rootfs": {},
+	"integration/debian": black, "integration/faults": black, "integration/harness": black, "integration/images": {}, "integration/leaks": black,
+	"integration/leftovers": {}, "integration/oci": black, "integration/perf": black, "integration/power": black, "integration/rootfs": {},
 }
 
 var black = []string{"integration/...", "proto/..."}

@@ -1,7 +1,6 @@
 package libcontainer
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -31,7 +31,7 @@ func (l *launch) readConfig() (err error) {
 // decode decodes and validates the config.
 func (l *launch) decode() error {
 	l.spec = new(specs.Spec)
-	if err := json.Unmarshal(l.config, l.spec); err != nil {
+	if err := plainjson.Unmarshal(l.config, l.spec); err != nil {
 		return errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, specField(err), "parsing %s: %w", filepath.Join(l.bundle, ConfigFile), err)
 	}
 	if err := validate(l.spec); err != nil {
@@ -40,9 +40,9 @@ func (l *launch) decode() error {
 	return l.findRoot()
 }
 
-// specField names the field that a JSON error is about.
+// specField names the field that a decoder's error is about.
 func specField(err error) string {
-	var wrong *json.UnmarshalTypeError
+	var wrong *plainjson.Error
 	if errors.As(err, &wrong) {
 		return wrong.Field
 	}

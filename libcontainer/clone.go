@@ -95,7 +95,7 @@ func (l *launch) makeFifo() error {
 // pure v2 host needs the spec's limits for that.
 func (l *launch) cloneEarly() error {
 	e, ok := readEarly(l.config)
-	if !ok || l.layout.Mode == cgroup.V2 {
+	if !ok || l.layout.Mode == cgroup.V2 && !l.opts.Cgroup.Systemd {
 		return nil
 	}
 	l.early = e
@@ -103,7 +103,7 @@ func (l *launch) cloneEarly() error {
 		return err
 	}
 	b := birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1}
-	if l.layout.Mode == cgroup.Hybrid {
+	if l.layout.Mode == cgroup.Hybrid && !l.opts.Cgroup.Systemd {
 		if err := l.makeCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
 			return err
 		}
@@ -157,12 +157,12 @@ func (l *launch) cloneLate() error {
 	if err := l.prepareFiles(l.spec.Process.Terminal); err != nil {
 		return err
 	}
-	if l.cgroup == nil {
+	if l.cgroup == nil && !l.opts.Cgroup.Systemd {
 		if err := l.makeCgroup(l.spec); err != nil {
 			return err
 		}
 	}
-	if private(l.spec, specs.UserNamespace) {
+	if l.cgroup != nil && private(l.spec, specs.UserNamespace) {
 		if err := l.openJoinFiles(); err != nil {
 			return err
 		}

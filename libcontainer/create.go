@@ -133,6 +133,11 @@ func (l *launch) prepare() (err error) {
 	if err := l.decode(); err != nil {
 		return err
 	}
+	if l.opts.Cgroup.Systemd {
+		if err := cgroup.CheckUnit(l.spec, l.container.ID, l.opts.Cgroup); err != nil {
+			return err
+		}
+	}
 	return l.checkTerminal(l.spec.Process.Terminal)
 }
 
@@ -207,10 +212,8 @@ func (l *launch) died() error {
 
 // work is what the parent does while the child is being cloned.
 func (l *launch) work() error {
-	if l.cgroup == nil {
-		if err := l.makeCgroup(l.spec); err != nil {
-			return err
-		}
+	if err := l.makeLate(); err != nil {
+		return err
 	}
 	// Also without resources: a container never has more than the default devices.
 	if err := l.cgroup.Set(l.spec.Linux.Resources); err != nil {
@@ -245,14 +248,35 @@ func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}
 	failpoint.At("launch-cgroup-made")
-	made := l.cgroup
-	l.undo.Add("remove the cgroup", func(ctx context.Context) error {
-		if err := l.killChild(); err != nil { // it may be in there already
-			return err
-		}
-		return made.Remove(ctx)
-	})
+	l.undo.Add("remove the cgroup", l.removeCgroup)
 	return nil
+}
+
+// makeLate makes the cgroup unless it is there. systemd makes it with the
+// process in it, which then need not join.
+func (l *launch) makeLate() (err error) {
+	if l.cgroup != nil {
+		return nil
+	}
+	if !l.opts.Cgroup.Systemd {
+		return l.makeCgroup(l.spec)
+	}
+	if err := l.born(); err != nil {
+		return err
+	}
+	l.cgroup, err = cgroup.MakeUnit(context.Background(), l.layout, l.spec, l.container.ID, l.opts.Cgroup, l.child.pid)
+	if err != nil {
+		return fmt.Errorf("making the cgroup: %w", err)
+	}
+	l.undo.Add("remove the cgroup", l.removeCgroup)
+	return nil
+}
+
+func (l *launch) removeCgroup(ctx context.Context) error {
+	if err := l.killChild(); err != nil { // it may be in there already
+		return err
+	}
+	return l.cgroup.Remove(ctx)
 }
 
 // record writes what later verbs need. It runs while the child applies its
@@ -265,7 +289,7 @@ func (l *launch) record() error {
 	l.container.State = State{
 		OCIVersion: l.spec.Version, ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
-		Cgroup: l.cgroup.Location(),
+		Cgroup: l.cgroup.Location(), Stdio: stdio(),
 	}
 	if err := l.container.Save(); err != nil {
 		return err

@@ -3,7 +3,6 @@ package libcontainer
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -122,7 +122,7 @@ func (c *Container) poststop(ctx context.Context) {
 		return
 	}
 	var spec specs.Spec
-	if err := json.Unmarshal(config, &spec); err != nil {
+	if err := plainjson.Unmarshal(config, &spec); err != nil {
 		slog.Warn("poststop hooks not run: " + err.Error())
 		return
 	}
@@ -156,16 +156,28 @@ func (c *Container) removeCgroup(ctx context.Context, spec *specs.Spec) error {
 	if err != nil {
 		return err
 	}
-	cg := cgroup.At(cgroup.Locate(layout, spec, c.ID))
+	if err := c.removeAt(ctx, cgroup.Locate(layout, spec, c.ID)); err != nil {
+		return err
+	}
+	location, ok := cgroup.LocateUnit(layout, spec, c.ID)
+	if !ok {
+		return nil
+	}
+	return c.removeAt(ctx, location)
+}
+
+// removeAt removes the cgroup at a location unless another container has it.
+func (c *Container) removeAt(ctx context.Context, location cgroup.Location) error {
 	others, _, err := List(c.Root)
 	if err != nil {
 		return err
 	}
 	for _, other := range others {
-		if reflect.DeepEqual(other.State.Cgroup, cg.Location()) {
+		if reflect.DeepEqual(other.State.Cgroup, location) {
 			return nil
 		}
 	}
+	cg := cgroup.At(location)
 	ctx, cancel := context.WithTimeout(ctx, killPatience)
 	defer cancel()
 	if err := cg.Kill(ctx); err != nil {

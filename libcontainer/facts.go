@@ -36,9 +36,16 @@ func (l *launch) compile() error {
 	}
 	cg := l.cgroup
 	if cg == nil { // a dry run
-		cg = cgroup.At(cgroup.Locate(l.layout, l.spec, l.container.ID))
+		location, ok := cgroup.LocateUnit(l.layout, l.spec, l.container.ID)
+		if !ok || !l.opts.Cgroup.Systemd {
+			location = cgroup.Locate(l.layout, l.spec, l.container.ID)
+		}
+		cg = cgroup.At(location)
 	}
-	f.root.Cgroup, f.joinFiles = cg.Location(), cg.JoinFiles()
+	f.root.Cgroup = cg.Location()
+	if !l.opts.Cgroup.Systemd { // which has moved the process
+		f.joinFiles = cg.JoinFiles()
+	}
 	err := f.ofProcess(l.spec)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func Features(version, commit string) *features.Features {
 		Linux: &features.Linux{
 			Namespaces:   []string{"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"},
 			Capabilities: capabilityNames,
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &yes, Rdma: &yes},
 			Seccomp: &features.Seccomp{
 				Enabled: &yes, Actions: seccomp.Actions(), Operators: seccomp.Operators(), Archs: seccomp.Architectures(),
 				KnownFlags: seccomp.Flags(), SupportedFlags: seccomp.SupportedFlags(),
@@ -39,7 +39,7 @@ func annotations(version, commit string) map[string]string {
 	list := map[string]string{
 		"io.github.seccomp.libseccomp.version":         seccomp.LibraryVersion(),
 		"com.github.engined.ocirun.version":            version,
-		"com.github.engined.ocirun.checkpoint.enabled": "false",
+		"com.github.engined.ocirun.checkpoint.enabled": "true",
 	}
 	if commit != "" {
 		list["com.github.engined.ocirun.commit"] = commit

@@ -2,7 +2,6 @@ package libcontainer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/failpoint"
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -79,7 +79,7 @@ func (c *Container) Spec() (*specs.Spec, error) {
 		return nil, fmt.Errorf("reading the container's spec: %w", err)
 	}
 	spec := new(specs.Spec)
-	if err := json.Unmarshal(data, spec); err != nil {
+	if err := plainjson.Unmarshal(data, spec); err != nil {
 		return nil, errdefs.DataLoss.Errorf("reading the container's spec: %w", err)
 	}
 	return spec, nil

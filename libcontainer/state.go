@@ -34,6 +34,7 @@ type State struct {
 	Created     time.Time         `json:"created"`
 	Annotations map[string]string `json:"annotations,omitempty"`
 	Cgroup      cgroup.Location   `json:"cgroup"`
+	Stdio       []string          `json:"stdio,omitempty"` // what descriptors 0 to 2 were, as "pipe:[123]": restore connects pipes anew
 }
 
 // Container is a directory below the root, and what its state.json says.

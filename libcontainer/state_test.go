@@ -307,7 +307,7 @@ func TestPauseAndResumeRefuse(t *testing.T) {
 	if err := Pause(t.Context(), c); err == nil || err.Error() != "container not running" {
 		t.Errorf("%v", err)
 	}
-	if err := Update(c, &specs.LinuxResources{}); errdefs.CodeOf(err) != errdefs.NotRunning {
+	if err := Update(t.Context(), c, &specs.LinuxResources{}); errdefs.CodeOf(err) != errdefs.NotRunning {
 		t.Errorf("%v", err)
 	}
 }

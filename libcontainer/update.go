@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 // Update changes limits of a container that is not stopped and writes them to
 // its copy of the config. Fields of changes that are nil or zero stay; device
 // rules are not updated, as in runc.
-func Update(c *Container, changes *specs.LinuxResources) error {
+func Update(ctx context.Context, c *Container, changes *specs.LinuxResources) error {
 	status, err := c.Status()
 	if err != nil {
 		return err
@@ -31,7 +32,7 @@ func Update(c *Container, changes *specs.LinuxResources) error {
 	if spec.Linux.Resources == nil {
 		spec.Linux.Resources = &specs.LinuxResources{}
 	}
-	if err := c.cgroup().Update(merge(spec.Linux.Resources, changes)); err != nil {
+	if err := c.cgroup().Update(ctx, merge(spec.Linux.Resources, changes)); err != nil {
 		return err
 	}
 	config, err := json.Marshal(spec)

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"iter"
 	"os"
 	"slices"
 
@@ -83,9 +84,9 @@ func (c *Container) Stats() (cgroup.Stats, []Interface, error) {
 	return stats, interfaces, err
 }
 
-// WatchOOM sends whenever the kernel runs out of the container's memory. The
-// channel closes when ctx ends or the cgroup is gone.
-func (c *Container) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
+// OOMs yields whenever the kernel runs out of the container's memory. It ends
+// when ctx does or the cgroup is gone.
+func (c *Container) OOMs(ctx context.Context) (iter.Seq[struct{}], error) {
 	group, err := c.cgroup()
 	if err == nil {
 		err = notOurs(group)
@@ -93,5 +94,5 @@ func (c *Container) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	return group.WatchOOM(ctx)
+	return group.OOMs(ctx)
 }

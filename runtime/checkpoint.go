@@ -1,12 +1,15 @@
 package runtime
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/engined/engined/proto/errdefs"
@@ -31,12 +34,14 @@ const checkpointFile = "config.json"
 const checkpointLimit = 10 * time.Minute
 
 // checkpointDir returns dir, by default the bundle's checkpoints.
-func (c *Container) checkpointDir(dir string) string {
+func checkpointDir(dir, bundle string) string {
 	if dir == "" {
-		return filepath.Join(c.record.Bundle, "checkpoints")
+		return filepath.Join(bundle, "checkpoints")
 	}
 	return dir
 }
+
+func (c *Container) checkpointDir(dir string) string { return checkpointDir(dir, c.record.Bundle) }
 
 // Checkpoint saves the container below dir. A checkpoint that fails leaves
 // nothing.
@@ -59,26 +64,89 @@ func (c *Container) Checkpoint(ctx context.Context, dir string, wanted Checkpoin
 	if err := shim.WriteFile(filepath.Join(path, checkpointFile), wanted); err != nil {
 		return fmt.Errorf("writing the checkpoint's %s: %w", checkpointFile, err)
 	}
-	return c.invokeWithin(ctx, checkpointLimit, checkpointArgs(path, wanted, c.record.ID)...)
+	work := filepath.Join(path, shim.CRIUDir)
+	err = c.invokeWithin(ctx, checkpointLimit, checkpointArgs(path, work, wanted, c.record.ID)...)
+	return withReason(err, filepath.Join(work, "dump.log"))
 }
 
-func checkpointArgs(path string, wanted Checkpoint, id string) []string {
-	args := []string{"checkpoint", "--image-path", path, "--work-path", filepath.Join(path, "criu.work")}
+func checkpointArgs(path, work string, wanted Checkpoint, id string) []string {
+	args := []string{"checkpoint", "--image-path", path, "--work-path", work}
+	if !wanted.Exit {
+		args = append(args, "--leave-running")
+	}
+	return append(append(args, wanted.flags()...), id)
+}
+
+// flags are those that a restore has to be given as the checkpoint was.
+func (c Checkpoint) flags() (flags []string) {
 	for _, flag := range []struct {
 		name string
 		set  bool
 	}{
-		{"--leave-running", !wanted.Exit}, {"--tcp-established", wanted.TCP},
-		{"--ext-unix-sk", wanted.UnixSockets}, {"--shell-job", wanted.Shell},
+		{"--tcp-established", c.TCP}, {"--ext-unix-sk", c.UnixSockets}, {"--shell-job", c.Shell},
 	} {
 		if flag.set {
-			args = append(args, flag.name)
+			flags = append(flags, flag.name)
 		}
 	}
-	for _, namespace := range wanted.EmptyNS {
-		args = append(args, "--empty-ns", namespace)
+	for _, namespace := range c.EmptyNS {
+		flags = append(flags, "--empty-ns", namespace)
 	}
-	return append(args, id)
+	return flags
+}
+
+// resolveCheckpoint completes a request that names a checkpoint.
+func resolveCheckpoint(request *Request, bundle string) error {
+	if request.Checkpoint == "" {
+		return nil
+	}
+	dir := checkpointDir(request.CheckpointDir, bundle)
+	var saved Checkpoint
+	err := shim.ReadFile(filepath.Join(dir, request.Checkpoint, checkpointFile), &saved)
+	if errors.Is(err, fs.ErrNotExist) {
+		return noCheckpoint(request.Checkpoint, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("reading checkpoint %s: %w", request.Checkpoint, err)
+	}
+	request.CheckpointDir, request.RestoreFlags = dir, saved.flags()
+	return nil
+}
+
+func noCheckpoint(name, dir string) error {
+	return errdefs.NotFound.Errorf("checkpoint: no such checkpoint: %s in %s", name, dir)
+}
+
+// withReason adds to the runtime's error, which names criu's log, what criu
+// wrote there of errors: the log goes with what the failed call had made.
+func withReason(err error, log string) error {
+	if err == nil {
+		return nil
+	}
+	file, openErr := os.Open(log)
+	if openErr != nil {
+		return err // criu was not started
+	}
+	defer file.Close()
+	said, readErr := criuErrors(file)
+	if readErr != nil || said == "" {
+		return err
+	}
+	return fmt.Errorf("%w; criu said: %s", err, said)
+}
+
+// criuErrors returns the last of the lines that criu marks as errors:
+// "(00.012345) Error (criu/file.c:123): text", or without the time.
+func criuErrors(log io.Reader) (string, error) {
+	const enough = 4
+	var errors []string
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if at := strings.Index(lines.Text(), "Error ("); at >= 0 {
+			errors = append(errors, strings.TrimSpace(lines.Text()[at:]))
+		}
+	}
+	return strings.Join(errors[max(0, len(errors)-enough):], "; "), lines.Err()
 }
 
 // Checkpoints lists those below dir. Directories that are none are passed over.
@@ -102,7 +170,7 @@ func (c *Container) Checkpoints(dir string) ([]Checkpoint, error) {
 func (c *Container) DeleteCheckpoint(dir, name string) error {
 	path := filepath.Join(c.checkpointDir(dir), name)
 	if _, err := os.Stat(filepath.Join(path, checkpointFile)); err != nil {
-		return errdefs.NotFound.Errorf("no such checkpoint: %s", name)
+		return noCheckpoint(name, c.checkpointDir(dir))
 	}
 	if err := os.RemoveAll(path); err != nil {
 		return fmt.Errorf("removing checkpoint %s: %w", name, err)

@@ -40,7 +40,11 @@ func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started
 	if err := c.launch(ctx); err != nil {
 		return nil, Started{}, err
 	}
-	started, err = c.Start(ctx, Init)
+	if recipe.Init.Checkpoint != "" {
+		started, err = c.restore(ctx)
+	} else {
+		started, err = c.Start(ctx, Init)
+	}
 	if err != nil {
 		return nil, Started{}, err
 	}
@@ -54,6 +58,9 @@ func (h *Host) lay(recipe Recipe) (_ *Container, err error) {
 		return nil, err
 	}
 	if err := checkBundle(recipe.Bundle); err != nil {
+		return nil, err
+	}
+	if err := resolveCheckpoint(&recipe.Init, recipe.Bundle); err != nil {
 		return nil, err
 	}
 	c := &Container{host: h, dir: h.dir(recipe.ID), record: shim.Container{

@@ -110,8 +110,12 @@ func (c *Container) adoptOrphans() {
 		if p.Started == nil {
 			continue
 		}
-		if _, err := findProcess(p.Started.Pid, p.Started.Start, true); err != nil {
+		orphan, err := findProcess(p.Started.Pid, p.Started.Start, true)
+		if err != nil {
 			c.host.Logger.Warn("watching a dead shim's process", "container", c.record.ID, "process", p.Name, "error", err)
+		}
+		if orphan != nil {
+			orphan.exited() // which reaps it
 		}
 	}
 }

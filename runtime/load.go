@@ -235,7 +235,7 @@ func (c *Container) reconnect(ctx context.Context) error {
 	timer := time.NewTimer(reconnectDelay)
 	defer timer.Stop()
 	select {
-	case <-process.exited:
+	case <-process.exited():
 		return ErrShimDead
 	case <-ctx.Done():
 		return ctx.Err()

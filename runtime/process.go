@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -48,24 +50,38 @@ func (c *Container) Add(ctx context.Context, process string, spec *specs.Process
 
 // Start has the shim start the process that PROCESS/request.json describes.
 func (c *Container) Start(ctx context.Context, process string) (started Started, err error) {
-	err = c.ask(ctx, c.host.Limits.Start, "start", func(ctx context.Context, client *shim.Client) (err error) {
+	return c.startWithin(ctx, c.host.Limits.Start, process)
+}
+
+// restore is Start for an init that goes on from a checkpoint: criu reads all
+// of its memory, and says in its log alone why it cannot.
+func (c *Container) restore(ctx context.Context) (Started, error) {
+	if err := os.Mkdir(c.processFile(Init, shim.CRIUDir), 0o700); err != nil {
+		return Started{}, fmt.Errorf("making a directory for criu: %w", err)
+	}
+	started, err := c.startWithin(ctx, checkpointLimit, Init)
+	return started, withReason(err, filepath.Join(c.processFile(Init, shim.CRIUDir), "restore.log"))
+}
+
+func (c *Container) startWithin(ctx context.Context, limit time.Duration, process string) (started Started, err error) {
+	err = c.ask(ctx, limit, "start", func(ctx context.Context, client *shim.Client) (err error) {
 		started, err = client.Start(ctx, process)
 		return err
 	})
 	if errdefs.CodeOf(err) == errdefs.ShimStuck {
-		err = c.blame(ctx, process, err)
+		err = c.blame(ctx, process, limit, err)
 	}
 	return started, err
 }
 
 // blame tells a shim that is stuck from one that waits for somebody to open a
 // process's fifos.
-func (c *Container) blame(ctx context.Context, process string, stuck error) error {
+func (c *Container) blame(ctx context.Context, process string, limit time.Duration, stuck error) error {
 	if _, err := c.hello(ctx); err != nil {
 		return stuck
 	}
 	return errdefs.DeadlineExceeded.Errorf("process %s of container %s has not started within %s: nobody opened its fifos, or the runtime hangs",
-		process, c.record.ID, c.host.Limits.Start)
+		process, c.record.ID, limit)
 }
 
 // Resume starts the process that Start only created.

@@ -212,11 +212,3 @@ func TestInterfacesAreRead(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestCheckpointArguments(t *testing.T) {
-	got := checkpointArgs("/c/one", Checkpoint{TCP: true, Shell: true, EmptyNS: []string{"network"}}, "id")
-	want := []string{"checkpoint", "--image-path", "/c/one", "--work-path", "/c/one/criu.work", "--leave-running", "--tcp-established", "--shell-job", "--empty-ns", "network", "id"}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-}

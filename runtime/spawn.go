@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,21 +22,53 @@ import (
 const backlog = 64
 
 // shimProcess is a shim that runs or has run, our child or, after a restart of
-// the supervisor, init's. Its one goroutine waits for its death and reaps it.
+// the supervisor, init's. That it dies is seen by its connection's end; whoever
+// then has to know calls exited. A goroutine for each shim that lives would be
+// a stack more for each container.
 type shimProcess struct {
-	pid    int
-	pidfd  *os.File
-	exited chan struct{} // closed when it is dead and, if ours, reaped
+	pid   int
+	pidfd *os.File
+	child bool
+
+	once sync.Once
+	gone chan struct{} // closed when it is dead and, if ours, reaped
+}
+
+// exited returns a channel that closes when the shim is dead and, if it is our
+// child, reaped.
+func (p *shimProcess) exited() <-chan struct{} {
+	p.once.Do(func() { go p.bury() })
+	return p.gone
+}
+
+// bury waits for the process's end without occupying a thread: a pidfd is
+// readable from then on, pidfd_open(2).
+func (p *shimProcess) bury() {
+	defer p.pidfd.Close()
+	defer close(p.gone)
+	raw, err := p.pidfd.SyscallConn()
+	if err != nil {
+		return // closed, which nobody but us does
+	}
+	raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
+	if p.child {
+		unix.Wait4(p.pid, nil, 0, nil)
+	}
 }
 
 // dead reports whether the shim has ended.
 func (p *shimProcess) dead() bool {
 	select {
-	case <-p.exited:
+	case <-p.gone:
 		return true
 	default:
-		return false
 	}
+	raw, err := p.pidfd.SyscallConn()
+	ended := true // where its pidfd is closed
+	if err == nil {
+		raw.Control(func(fd uintptr) { ended = readable(int(fd)) })
+	}
+	return ended
 }
 
 // kill sends SIGKILL, which reaches nobody else: a pidfd names one process.
@@ -60,35 +93,20 @@ func (p *shimProcess) kill() error {
 // wait waits until the shim is dead or ctx ends.
 func (p *shimProcess) wait(ctx context.Context) error {
 	select {
-	case <-p.exited:
+	case <-p.exited():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// watchShim takes over a pidfd and waits for the process's end without
-// occupying a thread: a pidfd is readable from then on, pidfd_open(2).
-func watchShim(pid, pidfd int, child bool) (*shimProcess, error) {
+// newShimProcess takes over a pidfd.
+func newShimProcess(pid, pidfd int, child bool) (*shimProcess, error) {
 	if err := unix.SetNonblock(pidfd, true); err != nil {
 		unix.Close(pidfd)
 		return nil, fmt.Errorf("making shim %d's pidfd pollable: %w", pid, err)
 	}
-	p := &shimProcess{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd of a shim"), exited: make(chan struct{})}
-	raw, err := p.pidfd.SyscallConn()
-	if err != nil {
-		p.pidfd.Close()
-		return nil, err
-	}
-	go func() {
-		defer p.pidfd.Close()
-		defer close(p.exited)
-		raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
-		if child {
-			unix.Wait4(pid, nil, 0, nil)
-		}
-	}()
-	return p, nil
+	return &shimProcess{pid: pid, pidfd: os.NewFile(uintptr(pidfd), "pidfd of a shim"), child: child, gone: make(chan struct{})}, nil
 }
 
 func readable(fd int) bool {
@@ -118,11 +136,11 @@ func findProcess(pid int, start uint64, child bool) (*shimProcess, error) {
 		unix.Close(pidfd)
 		return nil, nil
 	}
-	return watchShim(pid, pidfd, child)
+	return newShimProcess(pid, pidfd, child)
 }
 
 // spawnShim starts the container's shim on its listening socket. Its death is
-// watched from its birth.
+// known from its birth.
 func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
 	log, err := os.OpenFile(filepath.Join(c.dir, shim.LogFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -145,13 +163,13 @@ func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
 		return nil, fmt.Errorf("starting the shim: %w", err)
 	}
 	pid := cmd.Process.Pid
-	if err := cmd.Process.Release(); err != nil { // wait4 is watchShim's
+	if err := cmd.Process.Release(); err != nil { // wait4 is bury's
 		c.host.Logger.Warn("releasing the shim's handle", "pid", pid, "error", err)
 	}
 	if pidfd < 0 {
 		return nil, fmt.Errorf("the kernel gives no pidfd (Linux 5.4 has it)")
 	}
-	return watchShim(pid, pidfd, true)
+	return newShimProcess(pid, pidfd, true)
 }
 
 // environment is ours without what systemd meant for us alone: a runtime would

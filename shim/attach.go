@@ -26,6 +26,7 @@ func (s *Shim) attach(req proto.AttachRequest, fd int) error {
 	k := &sink{
 		s: s, p: p, fd: fd, framed: !p.request.Terminal,
 		stdout: req.Stdout, stderr: req.Stderr, stdin: req.Stdin && p.takesInput(), keys: keysFor(p, req.DetachKeys),
+		awaited: p.awaiting > 0,
 	}
 	if p.request.Terminal { // where stderr is stdout
 		k.stdout = req.Stdout || req.Stderr

@@ -27,8 +27,15 @@ import (
 // SHIM_TEST_RUNTIME names, with SHIM_TEST_RUNTIME_ARGS before its command.
 var shimPath, runtimePath string
 
+// prefix begins the names of what the tests make: `make leakcheck` knows it.
+const prefix = "eit-shim"
+
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "shim-test")
+	if os.Getenv(janitorVariable) != "" {
+		sweep(os.Stdin)
+		return
+	}
+	dir, err := os.MkdirTemp("/tmp", prefix)
 	if err != nil {
 		panic(err)
 	}
@@ -47,6 +54,7 @@ func TestMain(m *testing.M) {
 		name = "runc"
 	}
 	runtimePath, _ = exec.LookPath(name)
+	startJanitor()
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -73,6 +81,7 @@ type box struct {
 	command *exec.Cmd
 	client  *proto.Client
 	ctx     context.Context
+	ended   bool
 }
 
 var boxes atomic.Int64
@@ -88,8 +97,10 @@ func newBox(t testing.TB, args []string, change func(spec map[string]any)) *box 
 		t.Skip("needs runc, or SHIM_TEST_RUNTIME")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	b := &box{t: t, id: fmt.Sprintf("shimtest-%d-%d", os.Getpid(), boxes.Add(1)), ctx: ctx}
-	state := t.TempDir()
+	b := &box{t: t, id: fmt.Sprintf("%s-%d-%d", prefix, os.Getpid(), boxes.Add(1)), ctx: ctx}
+	state, err := os.MkdirTemp("/tmp", prefix)
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(state)) })
 	b.dir, b.bundle = filepath.Join(state, b.id), filepath.Join(state, "bundle")
 	b.makeBundle(args, change)
 	must(t, os.MkdirAll(filepath.Join(b.dir, proto.Init), 0o700))
@@ -97,6 +108,7 @@ func newBox(t testing.TB, args []string, change func(spec map[string]any)) *box 
 		ID: b.id, Bundle: b.bundle, Runtime: runtimePath,
 		RuntimeArgs: append([]string{"--root", filepath.Join(state, "root")}, strings.Fields(os.Getenv("SHIM_TEST_RUNTIME_ARGS"))...),
 	}))
+	must(t, tellJanitor(b.dir))
 	b.launch()
 	t.Cleanup(func() {
 		b.end()
@@ -169,6 +181,10 @@ func (b *box) launch() {
 
 // end deletes the container and expects the shim to end and nothing to be left.
 func (b *box) end() {
+	if b.ended {
+		return
+	}
+	b.ended = true
 	if err := b.client.Delete(b.ctx); err != nil {
 		b.t.Errorf("delete: %v", err)
 		b.command.Process.Kill()

@@ -29,18 +29,19 @@ type Shim struct {
 	self        proto.Self
 	memory      *memory
 
-	listener  *source
-	peers     map[*peer]struct{}
-	children  map[int]*child // by pid
-	processes map[string]*process
-	sinks     map[*sink]struct{} // clients and fifos, until their queues are sent
-	calls     int                // of the runtime, under way
-	deleting  bool
-	askers    []func(error) // those who wait for the deletion
-	parting   parting
-	consoles  int    // number of the last console socket
-	bulky     bool   // a client's queue was long
-	cgroup    string // directory of the container's memory cgroup, "" if unknown
+	listener   *source
+	peers      map[*peer]struct{}
+	children   map[int]*child // by pid
+	processes  map[string]*process
+	sinks      map[*sink]struct{} // clients and fifos, until their queues are sent
+	calls      int                // of the runtime, under way
+	deleting   bool
+	askers     []func(error) // those who wait for the deletion
+	parting    parting
+	consoles   int  // number of the last console socket
+	bulky      bool // a client's queue was long
+	spillLimit int64
+	cgroup     string // directory of the container's memory cgroup, "" if unknown
 }
 
 // Run serves the container until its Delete.
@@ -71,6 +72,7 @@ func open(config Config) (*Shim, error) {
 		Config: config, loop: l, dir: dir,
 		peers: map[*peer]struct{}{}, children: map[int]*child{},
 		processes: map[string]*process{}, sinks: map[*sink]struct{}{},
+		spillLimit: spillLimit,
 	}
 	if s.memory, err = mapMemory(); err != nil {
 		return nil, err

@@ -3,6 +3,8 @@ package shim
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -12,8 +14,8 @@ import (
 )
 
 const (
-	// queueLimit is how many bytes wait for one slow client before the process
-	// has to.
+	// queueLimit is how many bytes wait for one slow client, of a process without
+	// a log, or for a fifo, before the process has to.
 	queueLimit = 1 << 20
 	// stallTime is how long a client may keep the process waiting without taking
 	// at least stallBytes.
@@ -34,9 +36,14 @@ type sink struct {
 	keys   *detachKeys // nil: none
 	stdin  bool        // its input goes to the process, and has not ended
 
-	queue   []byte
-	full    bool // the process waits for it
-	closing bool // close it when the queue is sent
+	queue   []byte // unsent, oldest first
+	spill   *spill // what comes after the queue, nil: nothing
+	nospill bool   // no file could be made
+	awaited bool   // the process was not let go without it
+	idle    bool   // beyond the limit the process does not wait for it, as it does not read
+	lost    int64  // bytes left out; all are until it has caught up
+	full    bool   // the process waits for it
+	closing bool   // close it when all is sent
 	taken   int64
 	mark    int64 // taken when the stall timer was set
 	stall   *timer
@@ -46,17 +53,21 @@ func (k *sink) wants(stream logfile.Stream) bool {
 	return stream == logfile.Stdout && k.stdout || stream == logfile.Stderr && k.stderr
 }
 
-// write sends output, or queues what cannot be sent now.
+// write sends output, or keeps what cannot be sent now.
 func (k *sink) write(stream logfile.Stream, data []byte) {
 	if k.fd < 0 || k.closing || !k.wants(stream) {
 		return
 	}
+	if k.lost > 0 {
+		k.lost += int64(len(data))
+		return
+	}
 	var header []byte
 	if k.framed {
-		header = binary.BigEndian.AppendUint32([]byte{byte(stream), 0, 0, 0}, uint32(len(data)))
+		header = k.header(stream, len(data))
 	}
 	sent := 0
-	if len(k.queue) == 0 {
+	if k.behind() == 0 {
 		n, err := k.send(header, data)
 		if err != nil {
 			k.drop()
@@ -64,12 +75,54 @@ func (k *sink) write(stream logfile.Stream, data []byte) {
 		}
 		sent = n
 	}
-	if sent < len(header) {
-		k.queue = append(k.queue, header[sent:]...)
-		sent = len(header)
-	}
-	k.queue = append(k.queue, data[sent-len(header):]...)
+	fromData := max(sent-len(header), 0)
+	k.keep(len(data), header[min(sent, len(header)):], data[fromData:])
 	k.update()
+}
+
+func (k *sink) header(stream logfile.Stream, size int) []byte {
+	return binary.BigEndian.AppendUint32([]byte{byte(stream), 0, 0, 0}, uint32(size))
+}
+
+// behind returns how much is still to be sent.
+func (k *sink) behind() int64 { return int64(len(k.queue)) + k.spill.size() }
+
+// spills says that the process need not wait: what k does not take is kept in a
+// file, and what that does not hold is in the log.
+func (k *sink) spills() bool { return k.spillDir() != "" && !k.nospill }
+
+// spillDir is where the process's log is, whose disk has room for its output.
+func (k *sink) spillDir() string {
+	if k.fifo || k.p == nil || k.p.request.Log == nil {
+		return ""
+	}
+	return filepath.Dir(k.p.request.Log.Path)
+}
+
+// keep keeps what is left of size bytes of output: in memory, beyond memoryLimit
+// in a file.
+func (k *sink) keep(size int, parts ...[]byte) {
+	inMemory := k.spill == nil && len(k.queue)+size <= memoryLimit
+	if !inMemory && k.spill == nil && k.spills() {
+		var err error
+		if k.spill, err = openSpill(k.spillDir()); err != nil {
+			logf("%v", err)
+			k.nospill = true
+		}
+	}
+	switch {
+	case k.spill == nil:
+		for _, part := range parts {
+			k.queue = append(k.queue, part...)
+		}
+	case k.behind() >= k.s.spillLimit && (!k.awaited || k.idle):
+		k.lost += int64(size)
+	default:
+		if err := k.spill.write(parts); err != nil {
+			logf("keeping output for a slow client: %v", err)
+			k.lost += int64(size)
+		}
+	}
 }
 
 // send sends as much as can be sent now.
@@ -112,30 +165,64 @@ func (k *sink) ready(events uint32) {
 	}
 }
 
-// flush sends from the queue.
+// flush sends what was kept, as much of it as one call can.
 func (k *sink) flush() {
-	if len(k.queue) == 0 {
+	if k.behind() == 0 {
 		return
 	}
-	n, err := k.send(k.queue)
-	if err != nil {
+	if err := k.flushSome(); err != nil {
 		k.drop()
 		return
 	}
-	if k.queue = k.queue[n:]; len(k.queue) == 0 {
-		k.queue = nil
-		if k.closing {
-			k.drop()
-			return
-		}
+	if k.behind() == 0 {
+		k.caughtUp()
+	}
+	if k.closing && k.behind() == 0 {
+		k.drop()
+		return
 	}
 	k.update()
+}
+
+func (k *sink) flushSome() error {
+	if len(k.queue) > 0 {
+		n, err := k.send(k.queue)
+		k.queue = k.queue[n:]
+		return err
+	}
+	chunk, err := k.spill.read(k.s.memory.input)
+	if err != nil {
+		return err
+	}
+	n, err := k.send(chunk)
+	k.spill.take(n)
+	return err
+}
+
+// caughtUp gives back what k's lag took and says what it has missed.
+func (k *sink) caughtUp() {
+	k.spill.close()
+	k.queue, k.spill, k.idle = nil, nil, false
+	if k.lost == 0 {
+		return
+	}
+	text := fmt.Sprintf("\r\n[%d bytes of output are left out here: this client did not read; the container's log has them]\r\n", k.lost)
+	logf("a client did not read: it has missed %d bytes of output", k.lost)
+	k.lost = 0
+	if k.framed {
+		stream := logfile.Stderr
+		if !k.stderr {
+			stream = logfile.Stdout
+		}
+		k.queue = k.header(stream, len(text))
+	}
+	k.queue = append(k.queue, text...)
 }
 
 // update tells the loop what k waits for, and the process whether to wait.
 func (k *sink) update() {
 	var events uint32
-	if len(k.queue) > 0 {
+	if k.behind() > 0 {
 		events |= unix.EPOLLOUT
 	}
 	if k.stdin && k.p != nil && k.p.input.hungry() {
@@ -143,14 +230,25 @@ func (k *sink) update() {
 	}
 	k.s.want(k.source, events)
 	k.s.bulky = k.s.bulky || len(k.queue) > stallBytes
-	full := len(k.queue) > queueLimit || k.full && len(k.queue) > queueLimit/2
-	if full != k.full {
+	if full := k.isFull(); full != k.full {
 		k.full = full
 		if k.p != nil {
 			k.p.flow()
 		}
 	}
 	k.watchStall()
+}
+
+// isFull says whether the process has to wait: once it does, until half is sent.
+func (k *sink) isFull() bool {
+	limit := int64(queueLimit)
+	if k.spills() {
+		if !k.awaited || k.idle {
+			return false
+		}
+		limit = k.s.spillLimit
+	}
+	return k.behind() >= limit || k.full && k.behind() >= limit/2
 }
 
 // watchStall runs the stall timer while somebody waits for k.
@@ -164,13 +262,22 @@ func (k *sink) watchStall() {
 		k.mark = k.taken
 		k.stall = k.s.after(stallTime, func() {
 			k.stall = nil
-			if k.taken-k.mark < min(stallBytes, int64(len(k.queue))) {
-				logf("a client that does not read is cut off, %d bytes unsent", len(k.queue))
-				k.drop()
-				return
-			}
-			k.watchStall()
+			k.stalled(k.taken - k.mark)
 		})
+	}
+}
+
+// stalled looks at what k has taken in stallTime.
+func (k *sink) stalled(taken int64) {
+	switch {
+	case taken >= min(stallBytes, k.behind()):
+		k.watchStall()
+	case k.closing || !k.spills():
+		logf("a client that does not read is cut off, %d bytes unsent", k.behind()+k.lost)
+		k.drop()
+	default:
+		k.idle = true
+		k.update()
 	}
 }
 
@@ -180,7 +287,7 @@ func (k *sink) finish() {
 		return
 	}
 	k.closing, k.stdin = true, false
-	if len(k.queue) == 0 {
+	if k.behind() == 0 {
 		k.drop()
 		return
 	}
@@ -201,7 +308,8 @@ func (k *sink) drop() {
 		unix.Shutdown(k.fd, unix.SHUT_RDWR)
 	}
 	unix.Close(k.fd)
-	k.fd, k.queue, k.full = -1, nil, false
+	k.spill.close()
+	k.fd, k.queue, k.spill, k.full = -1, nil, nil, false
 	delete(k.s.sinks, k)
 	if p := k.p; p != nil {
 		k.p = nil

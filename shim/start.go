@@ -76,8 +76,8 @@ func (s *Shim) register(name string) (*process, error) {
 		}
 		return nil, err
 	}
-	if p.request.Checkpoint != "" {
-		return nil, errdefs.NotImplemented.Errorf("restoring from a checkpoint is not implemented")
+	if p.request.Checkpoint != "" && (name != proto.Init || p.request.CreateOnly) {
+		return nil, errdefs.InvalidArgument.Errorf("checkpoint is set for process %s, expected for %s alone and without create_only", name, proto.Init)
 	}
 	if name != proto.Init && p.request.CreateOnly {
 		return nil, errdefs.InvalidArgument.Errorf("create_only is set for process %s, expected for %s alone", name, proto.Init)
@@ -147,6 +147,8 @@ func (l *launch) run() error {
 		// A log of its own: several may be starting at once.
 		call.verb, call.log = "exec", l.file(proto.RuntimeLog)
 		call.args = []string{"--detach", "--process", filepath.Join(l.s.dir, l.file(proto.ProcessFile))}
+	case l.request.Checkpoint != "":
+		call.verb, call.args = "restore", l.restoreArgs()
 	case l.request.CreateOnly:
 		call.verb, call.args = "create", []string{"--bundle", l.s.Bundle}
 	default:
@@ -167,6 +169,16 @@ func (l *launch) run() error {
 	l.call = child
 	l.releaseFiles()
 	return nil
+}
+
+// restoreArgs are runc's: what was running goes on with this process's stdio.
+func (l *launch) restoreArgs() []string {
+	args := []string{
+		"--detach", "--bundle", l.s.Bundle,
+		"--image-path", filepath.Join(l.request.CheckpointDir, l.request.Checkpoint),
+		"--work-path", filepath.Join(l.s.dir, l.file(proto.CRIUDir)),
+	}
+	return append(args, l.request.RestoreFlags...)
 }
 
 // releaseFiles closes the process's ends: only with its own copies gone do our

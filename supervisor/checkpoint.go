@@ -83,3 +83,14 @@ func checkCheckpointDir(dir string) error {
 	}
 	return nil
 }
+
+// checkRestore validates what a new container goes on from.
+func checkRestore(request *api.CreateContainerRequest) error {
+	if request.Checkpoint == "" {
+		return nil
+	}
+	if request.CreateOnly {
+		return errdefs.InvalidArgument.Errorf("create_only: true, expected false with a checkpoint: what is restored runs")
+	}
+	return checkCheckpoint("checkpoint", request.Checkpoint, request.CheckpointDir)
+}

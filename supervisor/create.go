@@ -88,10 +88,8 @@ func recipeOf(request *api.CreateContainerRequest) (runtime.Recipe, error) {
 		return recipe, errdefs.InvalidArgument.Coded(errdefs.BundleInvalid, request.BundlePath,
 			"bundlePath: %q, expected an absolute path", request.BundlePath)
 	}
-	if request.Checkpoint != "" {
-		if err := checkID("checkpoint", request.Checkpoint); err != nil {
-			return recipe, err
-		}
+	if err := checkRestore(request); err != nil {
+		return recipe, err
 	}
 	log, err := logOf(request.Log)
 	if err != nil {

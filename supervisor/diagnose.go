@@ -22,7 +22,11 @@ func (s *Supervisor) ServeMetrics(listener net.Listener, profiles bool) {
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stirring := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer s.stir()
+		mux.ServeHTTP(w, r)
+	})
+	server := &http.Server{Handler: stirring, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	s.own.Go(func() {
 		if err := server.Serve(checkedListener{listener}); !errors.Is(err, http.ErrServerClosed) {
 			s.logger.Error("serving metrics", "error", err)

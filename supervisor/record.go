@@ -53,6 +53,7 @@ func (s *Supervisor) recorder() {
 
 // recordOne returns false if the supervisor stops before c is recorded.
 func (s *Supervisor) recordOne(c change) bool {
+	defer s.stir()
 	recorded, ok := s.append(c.event)
 	if !ok {
 		return false

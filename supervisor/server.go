@@ -24,6 +24,9 @@ import (
 // maxRequest bounds one request: labels, log attributes and environments.
 const maxRequest = 4 << 20
 
+// connectionBuffer is what each connection reads into; requests are small.
+const connectionBuffer = 4 << 10
+
 // Listen opens addresses as in --listen: unix:///path or, on the loopback
 // interface alone, tcp://host:port. A unix socket is for this user and root.
 func Listen(address string) (net.Listener, error) {
@@ -87,6 +90,8 @@ func (s *Supervisor) Serve(ctx context.Context, listeners []net.Listener, grace 
 	server := grpc.NewServer(
 		grpc.Creds(peerCredentials{}),
 		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.ReadBufferSize(connectionBuffer),
+		grpc.SharedWriteBuffer(true), // of gRPC's size, but only while there is something to write
 		grpc.UnaryInterceptor(s.answer),
 		grpc.StreamInterceptor(s.answerStream),
 	)
@@ -98,6 +103,7 @@ func (s *Supervisor) Serve(ctx context.Context, listeners []net.Listener, grace 
 	for _, listener := range listeners {
 		s.own.Go(func() { failed <- server.Serve(listener) })
 	}
+	s.own.Go(s.rest)
 	ready()
 	select {
 	case <-ctx.Done():
@@ -129,6 +135,7 @@ func (s *Supervisor) shutdown(server *grpc.Server, grace time.Duration) {
 // answer is around every call: panics become errors, errors statuses.
 func (s *Supervisor) answer(ctx context.Context, request any, call *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (response any, err error) {
 	began := time.Now()
+	defer s.stir()
 	defer func() {
 		if err != nil {
 			s.logger.Debug("a request failed", "method", call.FullMethod, "error", err)

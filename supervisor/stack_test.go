@@ -33,12 +33,20 @@ const busybox = "/bin/busybox"
 // patience bounds what a test waits for; reaching it is a failure.
 const patience = 30 * time.Second
 
+// given is a directory with binaries to test, for machines without a compiler.
+var given = os.Getenv("SUPERVISOR_TEST_BIN")
+
 // built is where the binaries under test are, built once for all tests.
-var built = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "supervisor-test-bin-") })
+var built = sync.OnceValues(func() (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	return os.MkdirTemp("", "supervisor-test-bin-")
+})
 
 func build(command string) error {
 	dir, err := built()
-	if err != nil {
+	if err != nil || given != "" {
 		return err
 	}
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir+"/", "../cmd/"+command)
@@ -62,7 +70,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	code := m.Run()
-	if dir, _ := built(); dir != "" {
+	if dir, _ := built(); dir != "" && given == "" {
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
@@ -273,7 +281,7 @@ func (s *stack) bundle(script string, change ...func(*specs.Spec)) string {
 			s.t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"sh", "sleep", "cat", "id", "env", "true", "echo", "kill"} {
+	for _, name := range []string{"sh", "sleep", "cat", "id", "env", "true", "echo", "kill", "usleep"} {
 		if err := os.Symlink("busybox", filepath.Join(dir, "rootfs", "bin", name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			s.t.Fatal(err)
 		}
@@ -327,6 +335,23 @@ func (s *stack) wait(id, pid string) *api.Exit {
 		s.t.Fatalf("waiting for %s %s: %v\n%s", id, pid, err, s.logged())
 	}
 	return answer.Exit
+}
+
+// settles waits until check no longer finds anything.
+func (s *stack) settles(t *testing.T, check func() error) {
+	t.Helper()
+	late := time.Now().Add(patience)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(late) {
+			t.Error(err)
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // what is awaited tells nobody
+	}
 }
 
 // state returns one container as State has it.

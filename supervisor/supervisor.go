@@ -59,6 +59,7 @@ type Supervisor struct {
 	tasks      chan task
 	changes    chan change
 	startTasks chan startTask
+	stirred    chan struct{} // capacity 1: something has happened, see rest.go
 	queues     queues
 	metrics    metrics
 
@@ -105,6 +106,7 @@ func Open(config Config) (s *Supervisor, err error) {
 	s = &Supervisor{
 		config: config, host: config.Host, logger: config.Logger, machine: machine, lock: lock, journal: journal,
 		tasks: make(chan task, 64), changes: make(chan change, 64), startTasks: make(chan startTask),
+		stirred: make(chan struct{}, 1),
 	}
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.begin()

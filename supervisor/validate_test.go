@@ -112,12 +112,55 @@ func TestZeroResourcesStayAsTheyAre(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
-	for _, bad := range []*api.UpdateResource{{BlkioWeight: 5}, {MemoryLimit: math.MaxUint64}} {
-		if _, err := resourcesOf(bad); errdefs.KindOf(err) != errdefs.InvalidArgument {
-			t.Errorf("%v: %v", bad, err)
+}
+
+func TestBlockDevicesOfAnUpdate(t *testing.T) {
+	disk := &api.BlockIODevice{Major: 8, Minor: 16}
+	got, err := resourcesOf(&api.UpdateResource{
+		BlkioWeight: 500, BlkioLeafWeight: 10,
+		BlkioWeightDevice:            []*api.WeightDevice{{BlkIODevice: disk, Weight: 20}, {BlkIODevice: disk}},
+		BlkioThrottleReadBpsDevice:   []*api.ThrottleDevice{{BlkIODevice: disk, Rate: 1}, {BlkIODevice: disk}},
+		BlkioThrottleWriteBpsDevice:  []*api.ThrottleDevice{{BlkIODevice: disk, Rate: 2}},
+		BlkioThrottleReadIopsDevice:  []*api.ThrottleDevice{{BlkIODevice: disk, Rate: 3}},
+		BlkioThrottleWriteIopsDevice: []*api.ThrottleDevice{{BlkIODevice: disk, Rate: math.MaxUint64}},
+	})
+	number := func(n uint16) *uint16 { return &n }
+	rate := func(n uint64) []specs.LinuxThrottleDevice {
+		one := specs.LinuxThrottleDevice{Rate: n}
+		one.Major, one.Minor = 8, 16
+		return []specs.LinuxThrottleDevice{one}
+	}
+	weighted := specs.LinuxWeightDevice{Weight: number(20)}
+	weighted.Major, weighted.Minor = 8, 16
+	want := &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{
+		Weight: number(500), LeafWeight: number(10), WeightDevice: []specs.LinuxWeightDevice{weighted},
+		ThrottleReadBpsDevice: rate(1), ThrottleWriteBpsDevice: rate(2), ThrottleReadIOPSDevice: rate(3), ThrottleWriteIOPSDevice: rate(math.MaxUint64),
+	}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
+
+func TestInvalidResourcesNameTheField(t *testing.T) {
+	disk := &api.BlockIODevice{Major: 8}
+	for field, bad := range map[string]*api.UpdateResource{
+		"resources.blkioWeight:":                               {BlkioWeight: 5},
+		"resources.blkioLeafWeight:":                           {BlkioLeafWeight: 1001},
+		"resources.memoryLimit:":                               {MemoryLimit: math.MaxUint64},
+		"resources.memorySwap:":                                {MemorySwap: math.MaxUint64 - 1},
+		"resources.pidsLimit:":                                 {PidsLimit: -2},
+		"resources.blkioWeightDevice[0].blkIODevice:":          {BlkioWeightDevice: []*api.WeightDevice{{Weight: 20}}},
+		"resources.blkioWeightDevice[0].weight:":               {BlkioWeightDevice: []*api.WeightDevice{{BlkIODevice: disk, Weight: 1}}},
+		"resources.blkioWeightDevice[0].leafWeight:":           {BlkioWeightDevice: []*api.WeightDevice{{BlkIODevice: disk, LeafWeight: 1}}},
+		"resources.blkioThrottleReadBpsDevice[1].blkIODevice:": {BlkioThrottleReadBpsDevice: []*api.ThrottleDevice{{BlkIODevice: disk}, nil}},
+		"resources.blkioThrottleWriteIopsDevice[0].blkIODevice: -1:0": {
+			BlkioThrottleWriteIopsDevice: []*api.ThrottleDevice{{BlkIODevice: &api.BlockIODevice{Major: -1}}}},
+	} {
+		if _, err := resourcesOf(bad); errdefs.KindOf(err) != errdefs.InvalidArgument || !strings.HasPrefix(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
 		}
 	}
-	if _, err := resourcesOf(&api.UpdateResource{BlkioLeafWeight: 10}); errdefs.KindOf(err) != errdefs.NotImplemented {
+	if _, err := resourcesOf(&api.UpdateResource{KernelMemoryLimit: 10}); errdefs.KindOf(err) != errdefs.NotImplemented {
 		t.Error(err)
 	}
 }

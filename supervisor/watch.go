@@ -45,14 +45,14 @@ func (s *Supervisor) watch(c *container) {
 // long as the container has a cgroup.
 func (s *Supervisor) watchOOM(c *container) {
 	id := c.handle.ID()
-	notices, err := c.handle.WatchOOM(s.life)
+	ooms, err := c.handle.OOMs(s.life)
 	if err != nil {
 		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already
 			s.logger.Debug("no OOM events for a container", "container", id, "error", err)
 		}
 		return
 	}
-	for range notices {
+	for range ooms {
 		if s.record(&api.Event{Type: eventOOM, Id: id}, func(*table) {}) != nil {
 			return
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/engined/engined/libcontainer"
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -106,7 +106,7 @@ func readProcess(path string) (*specs.Process, error) {
 		return nil, err
 	}
 	process := new(specs.Process)
-	if err := json.Unmarshal(data, process); err != nil {
+	if err := plainjson.Unmarshal(data, process); err != nil {
 		return nil, errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, "process", "parsing %s: %w", path, err)
 	}
 	return process, nil

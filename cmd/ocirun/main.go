@@ -20,6 +20,7 @@ import (
 
 // commands is the table of verbs in the order in which help lists them.
 var commands = []*command{
+	&checkpointCommand,
 	&createCommand,
 	&deleteCommand,
 	&eventsCommand,
@@ -29,6 +30,7 @@ var commands = []*command{
 	&listCommand,
 	&pauseCommand,
 	&psCommand,
+	&restoreCommand,
 	&resumeCommand,
 	&runCommand,
 	&specCommand,

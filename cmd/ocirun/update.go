@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"math"
@@ -48,7 +49,7 @@ other options are ignored.`)
 			if err != nil {
 				return err
 			}
-			return libcontainer.Update(container, changes)
+			return libcontainer.Update(context.Background(), container, changes)
 		}
 	},
 }

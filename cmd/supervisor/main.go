@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -48,6 +49,12 @@ type options struct {
 	metrics                       string
 }
 
+// profileRate is Go's own; samples of allocations are for /debug/pprof/ alone,
+// and where nobody can read them each is a page for ever.
+var profileRate = goruntime.MemProfileRate
+
+func init() { goruntime.MemProfileRate = 0 }
+
 func main() {
 	o, err := parse(os.Args[1:])
 	switch {
@@ -62,6 +69,7 @@ func main() {
 	level := slog.LevelInfo
 	if o.debug {
 		level = slog.LevelDebug
+		goruntime.MemProfileRate = profileRate
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	if err := run(o, logger); err != nil {

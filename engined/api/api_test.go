@@ -15,6 +15,7 @@ import (
 	apicontainer "github.com/moby/moby/api/types/container"
 	apievents "github.com/moby/moby/api/types/events"
 	apisystem "github.com/moby/moby/api/types/system"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/engined/engined/engined/container"
 )
@@ -32,6 +33,7 @@ type fakeContainers struct {
 	logs      func(ctx context.Context, options container.LogsOptions, w container.LogWriter) error
 	attach    func(container.AttachOptions, container.Upgrade) error
 	execStart func(container.ExecStartOptions, container.Upgrade) error
+	commit    func(ref string, request container.CommitRequest) (digest.Digest, error)
 }
 
 func (f *fakeContainers) Create(_ context.Context, request container.CreateRequest) (apicontainer.CreateResponse, error) {

@@ -43,21 +43,13 @@ type logAnswer struct {
 	version Version
 }
 
-// Begin sends the headers and returns where the two streams go; of a terminal
-// both are the same.
-func (l *logAnswer) Begin(tty bool) (stdout, stderr io.Writer, err error) {
+// Begin sends the headers and returns where the log goes.
+func (l *logAnswer) Begin(tty bool) (io.Writer, error) {
 	if !l.version.Before(42) {
 		l.w.Header().Set("Content-Type", l.version.streamType(tty))
 	}
 	l.w.WriteHeader(http.StatusOK)
-	out := flushed(l.w)
-	if err := http.NewResponseController(l.w).Flush(); err != nil {
-		return nil, nil, err
-	}
-	if tty {
-		return out, out, nil
-	}
-	return frames(out, frameStdout), frames(out, frameStderr), nil
+	return flushed(l.w), http.NewResponseController(l.w).Flush()
 }
 
 // containerAttach takes the connection over for a container's streams.

@@ -2,10 +2,13 @@ package api
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 
 	apicontainer "github.com/moby/moby/api/types/container"
+	apivolume "github.com/moby/moby/api/types/volume"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/container"
@@ -35,6 +38,9 @@ type containers interface {
 	ExecInspect(ctx context.Context, id string) (apicontainer.ExecInspectResponse, error)
 	ExecResize(ctx context.Context, id string, height, width uint16) error
 	Prune(ctx context.Context, filters map[string][]string) (apicontainer.PruneReport, error)
+	Commit(ctx context.Context, ref string, request container.CommitRequest) (digest.Digest, error)
+	Export(ctx context.Context, ref string, to io.Writer) error
+	VolumeUsage(ctx context.Context) ([]apivolume.Volume, error)
 }
 
 // createBody is the body of POST /containers/create: the newest version's

@@ -20,15 +20,17 @@ import (
 
 // images is what the API needs of package image.
 type images interface {
+	Fetch(ctx context.Context, source string, report image.Report) (io.ReadCloser, error)
 	Import(ctx context.Context, req image.ImportRequest, tar io.Reader) (digest.Digest, error)
 	Pull(ctx context.Context, req image.PullRequest, report image.Report) error
 	Push(ctx context.Context, req image.PushRequest, report image.Report) error
 	Distribution(ctx context.Context, ref string, auth registry.Auth) (apiregistry.DistributionInspect, error)
 	Load(ctx context.Context, stream io.Reader, opts image.LoadOptions, report image.Report) error
-	Save(ctx context.Context, refs []string) (*image.Saving, error)
+	Save(ctx context.Context, refs []string, platforms ...ocispec.Platform) (*image.Saving, error)
+	LayersSize(ctx context.Context) (int64, error)
 	List(ctx context.Context, opts image.ListOptions) ([]apiimage.Summary, error)
-	Inspect(ctx context.Context, ref string) (apiimage.InspectResponse, error)
-	History(ctx context.Context, ref string) ([]apiimage.HistoryResponseItem, error)
+	Inspect(ctx context.Context, ref string, platforms ...ocispec.Platform) (apiimage.InspectResponse, error)
+	History(ctx context.Context, ref string, platforms ...ocispec.Platform) ([]apiimage.HistoryResponseItem, error)
 	Tag(ctx context.Context, ref, repository, tag string) error
 	Remove(ctx context.Context, ref string, opts image.RemoveOptions) ([]apiimage.DeleteResponse, error)
 	Prune(ctx context.Context, filters image.Filters, running map[string]bool) (apiimage.PruneReport, error)
@@ -82,7 +84,12 @@ type legacyImage struct {
 }
 
 func (s *Server) imageInspect(w http.ResponseWriter, r *http.Request) error {
-	inspected, err := s.Images.Inspect(r.Context(), r.PathValue("name"))
+	q := queryOf(r)
+	platforms := q.platforms()
+	if q.err != nil {
+		return q.err
+	}
+	inspected, err := s.Images.Inspect(r.Context(), r.PathValue("name"), platforms...)
 	if err != nil {
 		return err
 	}
@@ -93,14 +100,19 @@ func (s *Server) imageInspect(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) imageHistory(w http.ResponseWriter, r *http.Request) error {
-	history, err := s.Images.History(r.Context(), r.PathValue("name"))
+	q := queryOf(r)
+	platforms := q.platforms()
+	if q.err != nil {
+		return q.err
+	}
+	history, err := s.Images.History(r.Context(), r.PathValue("name"), platforms...)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, history)
 }
 
-// imageCreate pulls (fromImage) or imports (fromSrc=-).
+// imageCreate pulls (fromImage) or imports (fromSrc, - for the body).
 func (s *Server) imageCreate(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	if q.err != nil {
@@ -110,56 +122,70 @@ func (s *Server) imageCreate(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	switch source := q.text("fromSrc"); {
-	case q.text("fromImage") != "":
+	if q.text("fromImage") != "" {
 		return s.imagePull(w, r, q, platform)
-	case source == "":
-		return errdefs.InvalidArgument.Errorf("parameter fromSrc: expected - (the request's body)")
-	case source != "-":
-		return errdefs.NotImplemented.Errorf("importing from %s is not implemented by engined: fetch it and import it from the request's body (fromSrc=-)", source)
 	}
-	id, err := s.Images.Import(r.Context(), image.ImportRequest{
-		Repository: q.text("repo"), Tag: q.text("tag"), Message: q.text("message"),
-		Changes: q.values["changes"], Platform: platform,
-	}, r.Body)
+	req := image.ImportRequest{Repository: q.text("repo"), Tag: q.text("tag"), Message: q.text("message"), Changes: q.values["changes"], Platform: platform}
+	stream := progressTo(w)
+	switch req.Source = q.text("fromSrc"); req.Source {
+	case "":
+		return errdefs.InvalidArgument.Errorf("parameter fromSrc: expected - (the request's body) or a URL")
+	case "-":
+		return stream.end(s.imageImport(r.Context(), req, r.Body, stream))
+	}
+	body, err := s.Images.Fetch(r.Context(), req.Source, stream.report)
 	if err != nil {
-		return err
+		return stream.end(err)
 	}
-	progressTo(w).report(jsonstream.Message{Status: id.String()})
-	return nil
+	defer body.Close()
+	return stream.end(s.imageImport(r.Context(), req, body, stream))
+}
+
+func (s *Server) imageImport(ctx context.Context, req image.ImportRequest, tar io.Reader, stream *progressStream) error {
+	id, err := s.Images.Import(ctx, req, tar)
+	if err == nil {
+		stream.report(jsonstream.Message{Status: id.String()})
+	}
+	return err
 }
 
 func (s *Server) imageLoad(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	platform := q.platformJSON()
+	platforms := q.platforms()
 	quiet := q.flagOr("quiet", true)
 	if q.err != nil {
 		return q.err
 	}
+	opts := image.LoadOptions{Quiet: quiet}
+	switch len(platforms) {
+	case 0:
+	case 1:
+		opts.Platform = &platforms[0]
+	default:
+		return errdefs.NotImplemented.Errorf("parameter platform: loading several platforms is not implemented by engined, which keeps one of each image")
+	}
 	stream := progressTo(w)
-	return stream.end(s.Images.Load(r.Context(), r.Body, image.LoadOptions{Quiet: quiet, Platform: platform}, stream.report))
+	return stream.end(s.Images.Load(r.Context(), r.Body, opts, stream.report))
 }
 
-// platformJSON reads the parameter platform where it is an object (1.48); nil
-// if missing.
-func (q *query) platformJSON() *ocispec.Platform {
-	given := q.text("platform")
-	if given == "" {
-		return nil
+// platforms reads the parameter platform where it is an object (since 1.48), and
+// may be there several times (since 1.52).
+func (q *query) platforms() []ocispec.Platform {
+	var platforms []ocispec.Platform
+	for _, given := range q.values["platform"] {
+		var platform ocispec.Platform
+		if err := json.Unmarshal([]byte(given), &platform); err != nil {
+			q.fail("platform", given, `JSON like {"os":"linux","architecture":"amd64"}`)
+		}
+		platforms = append(platforms, platform)
 	}
-	platform := &ocispec.Platform{}
-	if err := json.Unmarshal([]byte(given), platform); err != nil {
-		q.fail("platform", given, `JSON like {"os":"linux","architecture":"amd64"}`)
-	}
-	return platform
+	return platforms
 }
 
 // imageSave serves /images/{name}/get and /images/get?names=.
 func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	if platform := q.platformJSON(); q.err == nil && platform != nil {
-		return errdefs.NotImplemented.Errorf("choosing a platform when saving is not implemented by engined: each image here has one")
-	}
+	platforms := q.platforms()
 	if q.err != nil {
 		return q.err
 	}
@@ -170,7 +196,7 @@ func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 	if len(refs) == 0 {
 		return errdefs.InvalidArgument.Errorf("parameter names: expected at least one image")
 	}
-	saving, err := s.Images.Save(r.Context(), refs)
+	saving, err := s.Images.Save(r.Context(), refs, platforms...)
 	if err != nil {
 		return err
 	}

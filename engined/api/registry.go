@@ -10,7 +10,6 @@ import (
 
 	"github.com/engined/engined/engined/image"
 	"github.com/engined/engined/engined/registry"
-	"github.com/engined/engined/proto/errdefs"
 )
 
 // registries is what the API needs of package registry itself.
@@ -91,19 +90,16 @@ func searchFilters(q *query, req *registry.SearchRequest) (automated bool) {
 
 func (s *Server) imagePush(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	platform := q.platformJSON()
+	platforms := q.platforms()
 	if q.err != nil {
 		return q.err
-	}
-	if platform != nil {
-		return errdefs.NotImplemented.Errorf("choosing a platform when pushing is not implemented by engined: each image here has one")
 	}
 	auth, err := s.pushAuth(w, r)
 	if err != nil {
 		return err
 	}
 	stream := progressTo(w)
-	return stream.end(s.Images.Push(r.Context(), image.PushRequest{Image: r.PathValue("name"), Tag: q.text("tag"), Auth: auth}, stream.report))
+	return stream.end(s.Images.Push(r.Context(), image.PushRequest{Image: r.PathValue("name"), Tag: q.text("tag"), Auth: auth, Platforms: platforms}, stream.report))
 }
 
 // pushAuth reads the credentials of a push: from the header, or as old clients

@@ -25,7 +25,7 @@ var routes = []route{
 	{"GET", "/version", (*Server).version, 0, false},
 	{"GET", "/info", (*Server).info, 0, false},
 	{"GET", "/events", (*Server).events, 0, true},
-	{"GET", "/system/df", absent("disk usage"), 25, false},
+	{"GET", "/system/df", (*Server).usage, 25, false},
 	{"POST", "/auth", (*Server).login, 0, false},
 
 	{"GET", "/containers/json", (*Server).containerList, 0, false},
@@ -48,7 +48,7 @@ var routes = []route{
 	{"POST", "/containers/{id}/update", absent("updating a container"), 0, false},
 	{"GET", "/containers/{id}/stats", absent("statistics"), 0, false},
 	{"GET", "/containers/{id}/changes", absent("listing a container's changes"), 0, false},
-	{"GET", "/containers/{id}/export", absent("exporting a container"), 0, false},
+	{"GET", "/containers/{id}/export", (*Server).containerExport, 0, true},
 	{"GET", "/containers/{id}/attach/ws", absent("attaching by WebSocket"), 0, false},
 	{"HEAD", "/containers/{id}/archive", absent("copying files"), 0, false},
 	{"GET", "/containers/{id}/archive", absent("copying files"), 0, false},
@@ -56,7 +56,7 @@ var routes = []route{
 	{"GET", "/containers/{id}/checkpoints", absent("checkpoints"), 25, false},
 	{"POST", "/containers/{id}/checkpoints", absent("checkpoints"), 25, false},
 	{"DELETE", "/containers/{id}/checkpoints/{checkpoint}", absent("checkpoints"), 25, false},
-	{"POST", "/commit", absent("committing a container"), 0, false},
+	{"POST", "/commit", (*Server).containerCommit, 0, false},
 
 	{"POST", "/containers/{id}/exec", (*Server).execCreate, 0, false},
 	{"POST", "/exec/{id}/start", (*Server).execStart, 0, true},

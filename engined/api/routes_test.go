@@ -55,7 +55,6 @@ func TestWhatIsNotHereSaysSo(t *testing.T) {
 	}{
 		"PUT /containers/json":             {404, "page not found"},
 		"GET /v1.24/system/df":             {404, "page not found"}, // came with 1.25
-		"GET /system/df":                   {501, "disk usage: not supported by engined"},
 		"GET /distribution/json":           {404, "page not found"},
 		"PUT /containers/x/archive?path=/": {501, "copying files"},
 		"GET /swarm":                       {503, `This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.`},

@@ -2,7 +2,6 @@ package api
 
 import (
 	"bufio"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -40,34 +39,6 @@ func (f *flushWriter) Write(p []byte) (int, error) {
 		return n, err
 	}
 	return n, f.control.Flush()
-}
-
-// The multiplexed stream: each write of standard output or error is one frame.
-//
-//	byte 0     1 standard output, 2 standard error
-//	bytes 1-3  zero
-//	bytes 4-7  length of what follows, big endian
-const (
-	frameHeader = 8
-	frameStdout = 1
-	frameStderr = 2
-)
-
-// frames returns a writer that makes a frame of every write.
-func frames(w io.Writer, stream byte) io.Writer { return &frameWriter{w: w, stream: stream} }
-
-type frameWriter struct {
-	w      io.Writer
-	stream byte
-	buffer []byte // reused: header and payload leave in one write
-}
-
-func (f *frameWriter) Write(p []byte) (int, error) {
-	f.buffer = append(f.buffer[:0], f.stream, 0, 0, 0)
-	f.buffer = binary.BigEndian.AppendUint32(f.buffer, uint32(len(p)))
-	f.buffer = append(f.buffer, p...)
-	n, err := f.w.Write(f.buffer)
-	return max(n-frameHeader, 0), err
 }
 
 // streamType returns the media type of a container's output. Until 1.42 there

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -148,7 +147,7 @@ func TestWaitConditions(t *testing.T) {
 func TestStreamsEndWhenTheDaemonStops(t *testing.T) {
 	closing := make(chan struct{})
 	s := newServer(&fakeContainers{logs: func(ctx context.Context, _ container.LogsOptions, w container.LogWriter) error {
-		if _, _, err := w.Begin(false); err != nil {
+		if _, err := w.Begin(false); err != nil {
 			return err
 		}
 		<-ctx.Done()
@@ -163,30 +162,28 @@ func TestStreamsEndWhenTheDaemonStops(t *testing.T) {
 	readAll(t, conn)
 }
 
-func TestLogsAreFramesUnlessOfATerminal(t *testing.T) {
+func TestLogsSayWhatTheyAre(t *testing.T) {
 	for _, test := range []struct {
 		version string
 		tty     bool
 		media   string
-		body    string
 	}{
-		{"1.41", false, "", "\x01\x00\x00\x00\x00\x00\x00\x03out\x02\x00\x00\x00\x00\x00\x00\x03err"},
-		{"1.42", false, "application/vnd.docker.multiplexed-stream", "\x01\x00\x00\x00\x00\x00\x00\x03out\x02\x00\x00\x00\x00\x00\x00\x03err"},
-		{"1.42", true, "application/vnd.docker.raw-stream", "outerr"},
+		{"1.41", false, ""},
+		{"1.42", false, "application/vnd.docker.multiplexed-stream"},
+		{"1.42", true, "application/vnd.docker.raw-stream"},
 	} {
 		var got container.LogsOptions
 		s := newServer(&fakeContainers{logs: func(_ context.Context, options container.LogsOptions, w container.LogWriter) error {
 			got = options
-			stdout, stderr, err := w.Begin(test.tty)
+			out, err := w.Begin(test.tty)
 			if err != nil {
 				return err
 			}
-			fmt.Fprint(stdout, "out")
-			fmt.Fprint(stderr, "err")
+			fmt.Fprint(out, "out")
 			return nil
 		}})
 		w := call(t, s, "GET /v"+test.version+"/containers/x/logs?stderr=1&tail=12&since=5")
-		if w.Body.String() != test.body || (test.media != "" && w.Header().Get("Content-Type") != test.media) {
+		if w.Body.String() != "out" || (test.media != "" && w.Header().Get("Content-Type") != test.media) {
 			t.Errorf("%+v: %q %q", test, w.Header().Get("Content-Type"), w.Body)
 		}
 		if got.Stdout || !got.Stderr || got.Tail != 12 || !got.Since.Equal(time.Unix(5, 0)) || !got.Until.IsZero() {
@@ -200,17 +197,6 @@ func TestTailThatIsNoNumberIsAll(t *testing.T) {
 		if got := tail(given); got != want {
 			t.Errorf("%q: %d", given, got)
 		}
-	}
-}
-
-func TestFramesReportThePayloadsLength(t *testing.T) {
-	var out strings.Builder
-	n, err := frames(&out, frameStderr).Write([]byte("hello"))
-	if n != 5 || err != nil {
-		t.Errorf("%d %v", n, err)
-	}
-	if size := binary.BigEndian.Uint32([]byte(out.String()[4:])); size != 5 {
-		t.Errorf("size %d", size)
 	}
 }
 

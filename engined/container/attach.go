@@ -2,9 +2,7 @@ package container
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
 
 	apievents "github.com/moby/moby/api/types/events"
@@ -80,28 +78,12 @@ func (s *Service) replay(ctx context.Context, r *Record, options AttachOptions, 
 	if err != nil || spec == nil {
 		return err
 	}
-	var stdout, stderr io.Writer = conn, conn
-	if !r.Config.Tty {
-		stdout, stderr = framed{conn, 1}, framed{conn, 2}
+	request := logs.Request{
+		Driver: spec.Driver, Path: spec.Path,
+		Stdout: options.Stdout, Stderr: options.Stderr, Framed: !r.Config.Tty,
 	}
-	request := logs.Request{Driver: spec.Driver, Path: spec.Path}
 	request.Read.Tail = -1
-	return logs.Copy(ctx, request, wanted(options.Stdout, stdout), wanted(options.Stderr, stderr))
-}
-
-// framed writes frames of Docker's multiplexed stream: the stream's number,
-// three zeroes, the length.
-type framed struct {
-	to     io.Writer
-	stream byte
-}
-
-func (f framed) Write(p []byte) (int, error) {
-	frame := binary.BigEndian.AppendUint32([]byte{f.stream, 0, 0, 0}, uint32(len(p)))
-	if _, err := f.to.Write(append(frame, p...)); err != nil {
-		return 0, err
-	}
-	return len(p), nil
+	return logs.Copy(ctx, request, conn)
 }
 
 // handOver gives the parked connections to the shim, which was told to expect

@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ import (
 	apievents "github.com/moby/moby/api/types/events"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/engined/engined/engined/logs"
 	"github.com/engined/engined/engined/spec"
 	"github.com/engined/engined/engined/task"
 	"github.com/engined/engined/proto/errdefs"
@@ -148,11 +148,11 @@ func (s *Service) run(ctx context.Context, e *command, process *specs.Process, o
 
 // report tells a client on its stream, as dockerd does, why there is none.
 func report(conn net.Conn, terminal bool, cause error) error {
-	var to io.Writer = conn
+	text := fmt.Appendf(nil, "OCI runtime exec failed: %v: unknown\r\n", cause)
 	if !terminal {
-		to = framed{conn, 1}
+		text = logs.AppendFrame(nil, 1, text)
 	}
-	fmt.Fprintf(to, "OCI runtime exec failed: %v: unknown\r\n", cause) // the client may have left
+	_, _ = conn.Write(text) // the client may have left
 	conn.Close()
 	return nil
 }

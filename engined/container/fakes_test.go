@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io"
 	"iter"
 	"maps"
 	"net"
@@ -203,6 +204,9 @@ type fakeImages struct {
 	mu     sync.Mutex
 	held   map[string]bool
 	fail   error
+
+	committed  []image.CommitRequest
+	committing func() // called by Commit
 }
 
 var busybox = digest.FromString("busybox")
@@ -219,6 +223,16 @@ func (f *fakeImages) Hold(_ context.Context, _ digest.Digest, owner string) erro
 	defer f.mu.Unlock()
 	f.held[owner] = true
 	return f.fail
+}
+
+func (f *fakeImages) Commit(_ context.Context, req image.CommitRequest) (digest.Digest, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.committed = append(f.committed, req)
+	if f.committing != nil {
+		f.committing()
+	}
+	return digest.FromString(req.Container), req.Repository + ":" + req.Tag, nil
 }
 
 func (f *fakeImages) Release(_ context.Context, owner string) error {
@@ -278,6 +292,10 @@ func (f *fakeLayers) Remove(_ context.Context, id string) error {
 	return nil
 }
 
+func (f *fakeLayers) WriteTree(_ context.Context, id string, to io.Writer) error {
+	_, err := io.WriteString(to, "the tree of "+id)
+	return err
+}
 func (f *fakeLayers) Size(context.Context, string) (int64, error)                 { return 7, nil }
 func (f *fakeLayers) Describe(context.Context, string) (map[string]string, error) { return nil, nil }
 func (f *fakeLayers) Name() string                                                { return "fake" }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/docker/go-units"
 	apicontainer "github.com/moby/moby/api/types/container"
+
+	"github.com/engined/engined/proto/errdefs"
 )
 
 // List lists containers, the newest first. It reads what is in memory and
@@ -125,15 +127,22 @@ func status(r *Record, now time.Time) string {
 	return "Dead"
 }
 
-// sizes are that of the writable layer and that with the image.
+// sizes are that of the writable layer and that with the image, as far as it is
+// there: one removed by force, or damaged, hides no container from a list.
 func (s *Service) sizes(ctx context.Context, r *Record) (own, whole int64, err error) {
 	own, err = s.Layers.Size(ctx, r.ID)
-	if err != nil {
+	if err != nil && !unknowable(err) {
 		return 0, 0, err
 	}
 	image, err := s.Images.Resolve(ctx, r.Image.String())
-	if err != nil {
+	if err != nil && !unknowable(err) {
 		return 0, 0, err
 	}
 	return own, own + image.Size, nil
+}
+
+// unknowable is true if what is asked for is not there any more.
+func unknowable(err error) bool {
+	kind := errdefs.KindOf(err)
+	return kind == errdefs.NotFound || kind == errdefs.DataLoss
 }

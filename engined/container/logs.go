@@ -2,7 +2,6 @@ package container
 
 import (
 	"context"
-	"io"
 
 	apicontainer "github.com/moby/moby/api/types/container"
 
@@ -25,7 +24,7 @@ func (s *Service) Logs(ctx context.Context, ref string, options LogsOptions, w L
 	if spec == nil {
 		return errdefs.NotImplemented.Errorf("configured logging driver does not support reading")
 	}
-	stdout, stderr, err := w.Begin(r.Config.Tty)
+	out, err := w.Begin(r.Config.Tty)
 	if err != nil {
 		return err
 	}
@@ -52,7 +51,8 @@ func (s *Service) Logs(ctx context.Context, ref string, options LogsOptions, w L
 		Read:       logs.Following(options.Since, options.Until, options.Tail, done),
 		Timestamps: options.Timestamps,
 		Details:    options.Details,
-	}, wanted(options.Stdout, stdout), wanted(options.Stderr, stderr))
+		Stdout:     options.Stdout, Stderr: options.Stderr, Framed: !r.Config.Tty,
+	}, out)
 }
 
 // endOfFollowing: one who follows a container that was never started waits for
@@ -62,11 +62,4 @@ func endOfFollowing(r *Record) apicontainer.WaitCondition {
 		return apicontainer.WaitConditionNextExit
 	}
 	return waitNotRunning
-}
-
-func wanted(is bool, w io.Writer) io.Writer {
-	if !is {
-		return nil
-	}
-	return w
 }

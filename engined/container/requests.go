@@ -50,9 +50,9 @@ type LogsOptions struct {
 }
 
 // LogWriter takes a log. Begin is called once, when nothing can be refused any
-// more; a terminal's log is raw and goes to stdout alone.
+// more; a terminal's log is raw, any other's has the form of logs.Request.Framed.
 type LogWriter interface {
-	Begin(tty bool) (stdout, stderr io.Writer, err error)
+	Begin(tty bool) (io.Writer, error)
 }
 
 // AttachOptions say which streams a client wants.

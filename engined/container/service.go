@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
 	"net"
@@ -31,6 +32,7 @@ type Images interface {
 	Resolve(ctx context.Context, ref string) (image.Image, error)
 	Hold(ctx context.Context, id digest.Digest, owner string) error
 	Release(ctx context.Context, owner string) error
+	Commit(ctx context.Context, req image.CommitRequest) (id digest.Digest, reference string, err error)
 }
 
 // Layers is what this package needs of layers: a writable one per container.
@@ -41,6 +43,7 @@ type Layers interface {
 	Remove(ctx context.Context, id string) error
 	Size(ctx context.Context, id string) (rw int64, err error)
 	Describe(ctx context.Context, id string) (map[string]string, error)
+	WriteTree(ctx context.Context, id string, to io.Writer) error
 	Name() string
 }
 

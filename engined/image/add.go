@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // work returns the owner under which a call holds the layers it makes.
@@ -19,6 +22,7 @@ type addition struct {
 	config *config
 	parent digest.Digest
 	names  []name
+	more   func(tx *sql.Tx, id digest.Digest) error // what else appears with it, or nil
 }
 
 // moved is a name that was another image's until now.
@@ -27,12 +31,58 @@ type moved struct {
 	before digest.Digest
 }
 
-// add stores an image with its names and its hold on the layers, all or
-// nothing. An image that is there already only gets the names.
+// added is an image that was stored.
+type added struct {
+	id    digest.Digest
+	taken []moved
+}
+
+// add is addAll for one image.
 func (s *Store) add(ctx context.Context, a addition) (id digest.Digest, taken []moved, err error) {
+	stored, err := s.addAll(ctx, []addition{a})
+	if err != nil {
+		return "", nil, err
+	}
+	return stored[0].id, stored[0].taken, nil
+}
+
+// addAll stores images with their names and their holds on the layers, each all
+// or nothing, until one fails. One that is there already only gets the names.
+// Not even a power cut undoes what addAll returns: the layers' bytes are on disk
+// before the rows that need them, and these after it.
+func (s *Store) addAll(ctx context.Context, all []addition) (stored []added, err error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	if err := s.layers.Sync(); err != nil {
+		return nil, fmt.Errorf("storing the layers of an image: %w", err)
+	}
+	failpoint.At("layers-synced")
+	for _, a := range all {
+		var one added
+		if one.id, one.taken, err = s.insert(ctx, a); err != nil {
+			err = fmt.Errorf("storing image %s: %w", digest.FromBytes(a.raw), err)
+			break
+		}
+		failpoint.At("image-stored")
+		stored = append(stored, one)
+	}
+	if unsynced := s.db.Sync(); unsynced != nil {
+		return nil, errors.Join(err, unsynced)
+	}
+	failpoint.At("image-synced")
+	return stored, err
+}
+
+// insert is the transaction that makes an image.
+func (s *Store) insert(ctx context.Context, a addition) (id digest.Digest, taken []moved, err error) {
 	id = digest.FromBytes(a.raw)
 	err = s.db.Update(ctx, func(tx *sql.Tx) error {
 		taken = nil
+		// A parent may have come before it in an archive, or long ago, or never.
+		if a.parent != "" && mustExist(ctx, tx, a.parent) != nil {
+			a.parent = ""
+		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO images (id, config, chain, parent, created, tagged) VALUES (?, ?, ?, ?, ?, 0)
 			ON CONFLICT (id) DO UPDATE SET config = excluded.config, chain = excluded.chain`, // heals a damaged one
 			id.String(), a.raw, a.config.chain.String(), a.parent.String(), time.Now().UnixNano())
@@ -51,13 +101,12 @@ func (s *Store) add(ctx context.Context, a addition) (id digest.Digest, taken []
 				taken = append(taken, moved{n, before})
 			}
 		}
-		return nil
+		if a.more == nil {
+			return nil
+		}
+		return a.more(tx, id)
 	})
-	if err != nil {
-		return "", nil, fmt.Errorf("storing image %s: %w", id, err)
-	}
-	failpoint("image-stored")
-	return id, taken, nil
+	return id, taken, err
 }
 
 // owner is the name under which an image holds its layers.

@@ -3,9 +3,11 @@ package image
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,52 +17,92 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
+// changing is a configuration while instructions change it.
+type changing struct {
+	*dockerspec.DockerOCIImageConfig
+	hasCmd bool // one of the instructions was CMD
+}
+
 // instruction changes a configuration as the Dockerfile instruction of its name
 // does; rest is what follows the name.
-type instruction func(c *dockerspec.DockerOCIImageConfig, rest string) error
+type instruction struct {
+	apply func(c *changing, rest string) error
+	bare  bool // the name alone is enough
+}
 
 // instructions are those that `docker import --change` and commit take.
 var instructions = map[string]instruction{
-	"CMD":         func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.Cmd = command(c, rest); return nil },
-	"ENTRYPOINT":  changeEntrypoint,
-	"ENV":         changeEnv,
-	"EXPOSE":      changeExpose,
-	"HEALTHCHECK": changeHealthcheck,
-	"LABEL":       changeLabel,
-	"ONBUILD":     changeOnBuild,
-	"SHELL":       changeShell,
-	"STOPSIGNAL":  func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.StopSignal = rest; return nil },
-	"USER":        func(c *dockerspec.DockerOCIImageConfig, rest string) error { c.User = rest; return nil },
-	"VOLUME":      changeVolume,
-	"WORKDIR":     changeWorkdir,
+	"CMD":         {changeCmd, true},
+	"ENTRYPOINT":  {changeEntrypoint, true},
+	"ENV":         {changeEnv, false},
+	"EXPOSE":      {changeExpose, false},
+	"HEALTHCHECK": {changeHealthcheck, false},
+	"LABEL":       {changeLabel, false},
+	"ONBUILD":     {changeOnBuild, false},
+	"STOPSIGNAL":  {changeStopSignal, false},
+	"USER":        {changeUser, false},
+	"VOLUME":      {changeVolume, false},
+	"WORKDIR":     {changeWorkdir, false},
 }
 
-// applyChanges returns what the instructions make, one per element.
-func applyChanges(changes []string) (base dockerspec.DockerOCIImageConfig, err error) {
-	for _, change := range changes {
-		change = strings.TrimSpace(change)
-		if change == "" {
-			continue
-		}
-		word, rest, _ := strings.Cut(change, " ")
-		apply, known := instructions[strings.ToUpper(word)]
+// applyChanges carries out the instructions on a copy of base. Together they are
+// a Dockerfile: with comments, and lines that go on after a backslash.
+func applyChanges(base dockerspec.DockerOCIImageConfig, changes []string) (dockerspec.DockerOCIImageConfig, error) {
+	c := &changing{DockerOCIImageConfig: cloned(base)}
+	lines := logicalLines(strings.Join(changes, "\n"))
+	if len(lines) == 0 && len(changes) > 0 {
+		return base, errdefs.InvalidArgument.Errorf("changes: file with no instructions")
+	}
+	for _, line := range lines {
+		word, rest, _ := strings.Cut(strings.ReplaceAll(line, "\t", " "), " ")
+		is, known := instructions[strings.ToUpper(word)]
 		if !known {
 			return base, errdefs.InvalidArgument.Errorf("%s is not a valid change command", strings.ToLower(word))
 		}
 		rest = strings.TrimSpace(rest)
-		if rest == "" {
+		if rest == "" && !is.bare {
 			return base, errdefs.InvalidArgument.Errorf("%s requires at least one argument", strings.ToUpper(word))
 		}
-		if err := apply(&base, rest); err != nil {
-			return base, errdefs.InvalidArgument.Errorf("change %q: %w", change, err)
+		if err := is.apply(c, rest); err != nil {
+			return base, errdefs.InvalidArgument.Errorf("change %q: %w", line, err)
 		}
 	}
-	return base, nil
+	return *c.DockerOCIImageConfig, nil
+}
+
+// cloned is a copy of which everything may be changed.
+func cloned(base dockerspec.DockerOCIImageConfig) *dockerspec.DockerOCIImageConfig {
+	base.Env, base.OnBuild = slices.Clone(base.Env), slices.Clone(base.OnBuild)
+	base.Labels, base.Volumes, base.ExposedPorts = maps.Clone(base.Labels), maps.Clone(base.Volumes), maps.Clone(base.ExposedPorts)
+	return &base
+}
+
+// logicalLines are a Dockerfile's lines without comments and empty ones, those
+// put together that a backslash continues.
+func logicalLines(text string) (lines []string) {
+	begun := ""
+	for line := range strings.SplitSeq(text, "\n") {
+		line = strings.TrimRight(line, " \t\r")
+		if trimmed := strings.TrimLeft(line, " \t"); trimmed == "" || trimmed[0] == '#' {
+			continue
+		} else if begun == "" {
+			line = trimmed
+		}
+		if more, continued := strings.CutSuffix(line, "\\"); continued {
+			begun += more
+			continue
+		}
+		lines, begun = append(lines, begun+line), ""
+	}
+	if begun != "" {
+		lines = append(lines, begun)
+	}
+	return lines
 }
 
 // command is a command line in either form: a JSON array is taken word by
 // word, anything else goes to the shell.
-func command(c *dockerspec.DockerOCIImageConfig, rest string) []string {
+func command(c *changing, rest string) []string {
 	if words, is := jsonWords(rest); is {
 		return words
 	}
@@ -68,7 +110,10 @@ func command(c *dockerspec.DockerOCIImageConfig, rest string) []string {
 	if len(shell) == 0 {
 		shell = []string{"/bin/sh", "-c"}
 	}
-	return append(append([]string(nil), shell...), rest)
+	if rest == "" {
+		return slices.Clone(shell)
+	}
+	return append(slices.Clone(shell), rest)
 }
 
 func jsonWords(rest string) (words []string, is bool) {
@@ -78,21 +123,34 @@ func jsonWords(rest string) (words []string, is bool) {
 	return words, json.Unmarshal([]byte(rest), &words) == nil && words != nil
 }
 
-func changeEntrypoint(c *dockerspec.DockerOCIImageConfig, rest string) error {
-	c.Entrypoint = command(c, rest)
+func changeCmd(c *changing, rest string) error {
+	c.Cmd, c.hasCmd = command(c, rest), true
 	return nil
 }
 
-func changeShell(c *dockerspec.DockerOCIImageConfig, rest string) error {
-	words, is := jsonWords(rest)
-	if !is || len(words) == 0 {
-		return fmt.Errorf("expected a JSON array of words")
+// changeEntrypoint drops a command of before, which was another program's.
+func changeEntrypoint(c *changing, rest string) error {
+	c.Entrypoint = nil
+	if rest != "" {
+		c.Entrypoint = command(c, rest)
 	}
-	c.Shell = words
+	if !c.hasCmd {
+		c.Cmd = nil
+	}
 	return nil
 }
 
-func changeOnBuild(c *dockerspec.DockerOCIImageConfig, rest string) error {
+func changeUser(c *changing, rest string) (err error) {
+	c.User, err = expand(rest, c.Env)
+	return err
+}
+
+func changeStopSignal(c *changing, rest string) (err error) {
+	c.StopSignal, err = expand(rest, c.Env)
+	return err
+}
+
+func changeOnBuild(c *changing, rest string) error {
 	switch word, _, _ := strings.Cut(strings.ToUpper(rest), " "); word {
 	case "ONBUILD", "MAINTAINER", "FROM":
 		return fmt.Errorf("%s isn't allowed as an ONBUILD trigger", word)
@@ -101,7 +159,11 @@ func changeOnBuild(c *dockerspec.DockerOCIImageConfig, rest string) error {
 	return nil
 }
 
-func changeWorkdir(c *dockerspec.DockerOCIImageConfig, rest string) error {
+func changeWorkdir(c *changing, rest string) error {
+	rest, err := expand(rest, c.Env)
+	if err != nil {
+		return err
+	}
 	if !path.IsAbs(rest) {
 		rest = path.Join("/", c.WorkingDir, rest)
 	}
@@ -109,7 +171,7 @@ func changeWorkdir(c *dockerspec.DockerOCIImageConfig, rest string) error {
 	return nil
 }
 
-func changeVolume(c *dockerspec.DockerOCIImageConfig, rest string) error {
+func changeVolume(c *changing, rest string) error {
 	words, is := jsonWords(rest)
 	if !is {
 		words = strings.Fields(rest)
@@ -118,16 +180,20 @@ func changeVolume(c *dockerspec.DockerOCIImageConfig, rest string) error {
 		c.Volumes = map[string]struct{}{}
 	}
 	for _, word := range words {
-		if strings.TrimSpace(word) == "" {
-			return fmt.Errorf("a volume without a path")
+		word, err := expand(word, c.Env)
+		if err != nil {
+			return err
+		}
+		if word = strings.TrimSpace(word); word == "" {
+			return fmt.Errorf("VOLUME specified can not be an empty string")
 		}
 		c.Volumes[word] = struct{}{}
 	}
 	return nil
 }
 
-func changeEnv(c *dockerspec.DockerOCIImageConfig, rest string) error {
-	pairs, err := pairsOf(rest)
+func changeEnv(c *changing, rest string) error {
+	pairs, err := pairsOf("ENV", rest, c.Env)
 	if err != nil {
 		return err
 	}
@@ -147,8 +213,8 @@ func setEnv(env []string, key, value string) []string {
 	return append(env, key+"="+value)
 }
 
-func changeLabel(c *dockerspec.DockerOCIImageConfig, rest string) error {
-	pairs, err := pairsOf(rest)
+func changeLabel(c *changing, rest string) error {
+	pairs, err := pairsOf("LABEL", rest, c.Env)
 	if err != nil {
 		return err
 	}
@@ -161,84 +227,21 @@ func changeLabel(c *dockerspec.DockerOCIImageConfig, rest string) error {
 	return nil
 }
 
-// pairsOf reads key=value pairs, or the old form: key, space, all the rest.
-func pairsOf(rest string) ([][2]string, error) {
-	words, err := splitWords(rest)
-	if err != nil {
-		return nil, err
-	}
-	if first := words[0]; !strings.Contains(first, "=") {
-		_, value, found := strings.Cut(rest, " ")
-		if !found {
-			return nil, fmt.Errorf("expected key=value, got %q", first)
-		}
-		return [][2]string{{first, strings.TrimSpace(value)}}, nil
-	}
-	var pairs [][2]string
-	for _, word := range words {
-		key, value, found := strings.Cut(word, "=")
-		if !found || key == "" {
-			return nil, fmt.Errorf("expected key=value, got %q", word)
-		}
-		pairs = append(pairs, [2]string{key, value})
-	}
-	return pairs, nil
-}
-
-// splitWords splits at spaces outside of quotes and takes the quotes away.
-func splitWords(text string) ([]string, error) {
-	var words []string
-	var word strings.Builder
-	var quote rune
-	escaped, begun := false, false
-	for _, r := range text {
-		switch {
-		case escaped:
-			if quote == '"' && r != '"' && r != '\\' && r != '$' {
-				word.WriteRune('\\')
-			}
-			word.WriteRune(r)
-			escaped = false
-		case r == '\\' && quote != '\'':
-			escaped, begun = true, true
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote == 0 && (r == '"' || r == '\''):
-			quote, begun = r, true
-		case quote == 0 && (r == ' ' || r == '\t'):
-			if begun {
-				words = append(words, word.String())
-			}
-			word.Reset()
-			begun = false
-		default:
-			word.WriteRune(r)
-			begun = true
-		}
-	}
-	if quote != 0 {
-		return nil, fmt.Errorf("unexpected end of statement while looking for matching %c", quote)
-	}
-	if begun {
-		words = append(words, word.String())
-	}
-	if len(words) == 0 {
-		return nil, fmt.Errorf("expected key=value")
-	}
-	return words, nil
-}
-
 // portSpec is [address:][host ports:]container ports[/protocol].
 var portSpec = regexp.MustCompile(`^(?:(.+):)?(\d+)(?:-(\d+))?(?:/(\w+))?$`)
 
 // maxPorts bounds a range: every port becomes a key of the configuration.
 const maxPorts = 65536
 
-func changeExpose(c *dockerspec.DockerOCIImageConfig, rest string) error {
+func changeExpose(c *changing, rest string) error {
 	if c.ExposedPorts == nil {
 		c.ExposedPorts = map[string]struct{}{}
 	}
-	for _, word := range strings.Fields(rest) {
+	words, err := expand(rest, c.Env)
+	if err != nil {
+		return err
+	}
+	for _, word := range strings.Fields(words) {
 		first, last, protocol, err := parsePorts(word)
 		if err != nil {
 			return err
@@ -298,7 +301,7 @@ func hostPart(host string) bool {
 	return true
 }
 
-func changeHealthcheck(c *dockerspec.DockerOCIImageConfig, rest string) error {
+func changeHealthcheck(c *changing, rest string) error {
 	check := &dockerspec.HealthcheckConfig{}
 	for strings.HasPrefix(rest, "--") {
 		option, more, _ := strings.Cut(rest, " ")

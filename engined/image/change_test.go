@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/distribution/reference"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -15,7 +16,12 @@ func TestChanges(t *testing.T) {
 		`CMD ["a","b"]`:                                    `{"Cmd":["a","b"]}`,
 		`cmd echo $HOME`:                                   `{"Cmd":["/bin/sh","-c","echo $HOME"]}`,
 		`CMD [not json`:                                    `{"Cmd":["/bin/sh","-c","[not json"]}`,
-		"SHELL [\"/bin/ash\"]\nCMD x":                      `{"Cmd":["/bin/ash","x"],"Shell":["/bin/ash"]}`,
+		"# nothing\nENV A=\\\nb\n\nCMD":                    `{"Env":["A=b"],"Cmd":["/bin/sh","-c"]}`,
+		"ENTRYPOINT":                                       `{}`,
+		"CMD x\nENTRYPOINT [\"y\"]":                        `{"Entrypoint":["y"],"Cmd":["/bin/sh","-c","x"]}`,
+		"ENV A=1\nENV A=2 B=$A\nWORKDIR /$B${C:-/c}":       `{"Env":["A=2","B=1"],"WorkingDir":"/1/c"}`,
+		"ENV A=1 \nUSER ${A}\nVOLUME /$A ${A:+x} '$A'":     `{"User":"1","Env":["A=1"],"Volumes":{"$A":{},"/1":{},"x":{}}}`,
+		`ENV P=a:$NOTHING Q="\$P" R=$`:                     `{"Env":["P=a:","Q=$P","R=$"]}`,
 		`ENTRYPOINT ["/init"]`:                             `{"Entrypoint":["/init"]}`,
 		"ENV A=1 B=\"two words\" C=x\\ y":                  `{"Env":["A=1","B=two words","C=x y"]}`,
 		"ENV A=1\nENV A=2":                                 `{"Env":["A=2"]}`,
@@ -34,7 +40,7 @@ func TestChanges(t *testing.T) {
 		`HEALTHCHECK --retries=3 CMD true`:                 `{"Healthcheck":{"Test":["CMD-SHELL","true"],"Retries":3}}`,
 		`HEALTHCHECK --interval=5s --timeout=1s CMD ["a"]`: `{"Healthcheck":{"Test":["CMD","a"],"Interval":5000000000,"Timeout":1000000000}}`,
 	} {
-		got, err := applyChanges(strings.Split(changes, "\n"))
+		got, err := applyChanges(dockerspec.DockerOCIImageConfig{}, strings.Split(changes, "\n"))
 		raw, _ := json.Marshal(got)
 		if err != nil || string(raw) != strings.ReplaceAll(want, "&", `\u0026`) {
 			t.Errorf("%s: %s, %v; want %s", changes, raw, err, want)
@@ -43,10 +49,10 @@ func TestChanges(t *testing.T) {
 }
 
 func TestBadChangesAreRefused(t *testing.T) {
-	for _, change := range []string{"FROM x", "RUN x", "CMD", "ENV", "ENV A", "ENV A=1 B", `ENV A="x`, "ENV =x", "LABEL a", "EXPOSE x", "EXPOSE 0", "EXPOSE 70000",
+	for _, change := range []string{"FROM x", "RUN x", "# x", `ENV A=${X:?none}`, "ENV A=${X", "ENV A=${}", "ENV A=${X/a/b}", "ENV", "ENV A", "ENV A=1 B", `ENV A="x`, "ENV =x", "LABEL a", "EXPOSE x", "EXPOSE 0", "EXPOSE 70000",
 		"EXPOSE 9-8", "EXPOSE 1/icmp", "EXPOSE nohost:1", "SHELL /bin/sh", "ONBUILD FROM x", "HEALTHCHECK RUN x", "HEALTHCHECK CMD", "HEALTHCHECK --interval=x CMD a",
 		"HEALTHCHECK --interval=1us CMD a", "HEALTHCHECK --x=1 CMD a", "HEALTHCHECK --retries=-1 CMD a", `VOLUME [""]`, `ENV ""`} {
-		if got, err := applyChanges([]string{change}); errdefs.KindOf(err) != errdefs.InvalidArgument {
+		if got, err := applyChanges(dockerspec.DockerOCIImageConfig{}, []string{change}); errdefs.KindOf(err) != errdefs.InvalidArgument {
 			t.Errorf("%s: %+v, %v", change, got, err)
 		}
 	}
@@ -57,7 +63,7 @@ func FuzzChange(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, change string) {
-		got, err := applyChanges([]string{change})
+		got, err := applyChanges(dockerspec.DockerOCIImageConfig{}, []string{change})
 		if err != nil {
 			return
 		}

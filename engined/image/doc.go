@@ -6,8 +6,10 @@
 // The configuration lies in the image's row, not in a file of its own: it
 // appears and goes together with the names and the hold on the layers, in one
 // transaction, and no crash separates them. It is verified whenever it is read
-// from the database; what does not match its id is listed as damaged, and
-// answers with an error where it is needed, but never stops anything else.
+// from the database. What does not match its id, has lost its row or a layer, is
+// in quarantine: listed as damaged, an error where it is needed, removable, and
+// healed by the next pull or load; it never stops anything else. Check looks for
+// more. The tables' versions are in schema_versions (package store).
 //
 //	images(id)                       config, when made, when tagged last
 //	├── chain ──> layers             its uppermost layer, held for "image/<id>"

@@ -5,6 +5,7 @@ import (
 
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/proto/errdefs"
@@ -12,13 +13,16 @@ import (
 
 // History returns an image's steps, newest first. A step has an id only if the
 // image it led to is here.
-func (s *Store) History(ctx context.Context, ref string) ([]apiimage.HistoryResponseItem, error) {
+func (s *Store) History(ctx context.Context, ref string, platforms ...ocispec.Platform) ([]apiimage.HistoryResponseItem, error) {
 	found, err := s.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	if found.damage != nil {
 		return nil, found.damage
+	}
+	if err := found.suits(ref, platforms); err != nil {
+		return nil, err
 	}
 	layers, err := s.layers.Chain(ctx, found.chain)
 	if err != nil {

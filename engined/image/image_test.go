@@ -56,7 +56,7 @@ func openFixture(t testing.TB, root string) *fixture {
 		t.Fatal(err)
 	}
 	f := &fixture{db: db, root: root, log: events.New()}
-	if f.layers, err = layer.Open(t.Context(), db, root, layer.Options{Driver: "overlay"}); err != nil {
+	if f.layers, err = layer.Open(t.Context(), db, root, layer.Options{Driver: "overlay2"}); err != nil {
 		t.Fatal(err)
 	}
 	if f.Store, err = Open(t.Context(), db, f.layers, f.log, root); err != nil {
@@ -402,7 +402,7 @@ func TestImportMakesAnImageOfATree(t *testing.T) {
 	}
 	if got.ID != id.String() || got.Comment != "from a file" || got.Architecture != "arm64" || got.Variant != "v8" || got.Os != "linux" ||
 		!reflect.DeepEqual(got.Config.Cmd, []string{"sh"}) || len(got.RootFS.Layers) != 1 || got.Size != int64(len(busybox)) ||
-		got.GraphDriver.Name != "overlay" || got.GraphDriver.Data["UpperDir"] == "" || got.Metadata.LastTagTime.IsZero() {
+		got.GraphDriver.Name != "overlay2" || got.GraphDriver.Data["UpperDir"] == "" || got.Metadata.LastTagTime.IsZero() {
 		t.Errorf("%+v", got)
 	}
 	history, err := f.History(t.Context(), id.String()[:15])

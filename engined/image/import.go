@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 type ImportRequest struct {
 	Repository string // "" leaves the image without a name
 	Tag        string // "" is latest
+	Source     string // where the tar is from, for the history; "" is the request itself
 	Message    string
 	Changes    []string          // Dockerfile instructions
 	Platform   *ocispec.Platform // nil is this machine's
@@ -36,7 +38,7 @@ func (s *Store) Import(ctx context.Context, req ImportRequest, tar io.Reader) (d
 		}
 		names = []name{n}
 	}
-	settings, err := applyChanges(req.Changes)
+	settings, err := applyChanges(dockerspec.DockerOCIImageConfig{}, req.Changes)
 	if err != nil {
 		return "", err
 	}
@@ -50,7 +52,7 @@ func (s *Store) Import(ctx context.Context, req ImportRequest, tar io.Reader) (d
 	if err != nil {
 		return "", fmt.Errorf("importing: %w", err)
 	}
-	raw, err := encodeImport(bottom.Diff, platform, settings, req.Message)
+	raw, err := encodeImport(bottom.Diff, platform, settings, cmp.Or(req.Message, "Imported from "+cmp.Or(req.Source, "-")))
 	if err != nil {
 		return "", err
 	}
@@ -86,9 +88,6 @@ func importPlatform(wanted *ocispec.Platform) (ocispec.Platform, error) {
 
 func encodeImport(diff digest.Digest, platform ocispec.Platform, settings dockerspec.DockerOCIImageConfig, message string) ([]byte, error) {
 	now := time.Now().UTC()
-	if message == "" {
-		message = "Imported from -"
-	}
 	image := dockerspec.DockerOCIImage{
 		Image: ocispec.Image{
 			Created:  &now,

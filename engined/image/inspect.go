@@ -6,16 +6,20 @@ import (
 
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/storage"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Inspect returns what `docker image inspect` shows.
-func (s *Store) Inspect(ctx context.Context, ref string) (apiimage.InspectResponse, error) {
+func (s *Store) Inspect(ctx context.Context, ref string, platforms ...ocispec.Platform) (apiimage.InspectResponse, error) {
 	found, err := s.find(ctx, ref)
 	if err != nil {
 		return apiimage.InspectResponse{}, err
 	}
 	if found.damage != nil {
 		return apiimage.InspectResponse{}, found.damage
+	}
+	if err := found.suits(ref, platforms); err != nil {
+		return apiimage.InspectResponse{}, err
 	}
 	tags, digests := familiar(found.names)
 	c := found.config

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"database/sql"
 	"sort"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 type ListOptions struct {
 	All        bool // also nameless ones that others were built on
 	SharedSize bool // compute SharedSize, which is -1 otherwise
+	Containers bool // count the containers of each, -1 otherwise
 	Filters    Filters
 }
 
@@ -49,7 +51,48 @@ func (s *Store) List(ctx context.Context, opts ListOptions) ([]apiimage.Summary,
 	if opts.SharedSize {
 		err = s.addSharedSizes(ctx, rows, summaries)
 	}
+	if opts.Containers && err == nil {
+		err = s.addContainers(ctx, summaries)
+	}
 	return summaries, err
+}
+
+// addContainers sets how many containers use each image.
+func (s *Store) addContainers(ctx context.Context, summaries []apiimage.Summary) error {
+	users := map[string]int64{}
+	err := s.db.View(ctx, func(tx *sql.Tx) error {
+		held, err := stringsOf(ctx, tx, `SELECT image FROM image_holds WHERE owner LIKE 'container/%'`)
+		for _, id := range held {
+			users[id]++
+		}
+		return err
+	})
+	for i := range summaries {
+		summaries[i].Containers = users[summaries[i].ID]
+	}
+	return err
+}
+
+// LayersSize is what the layers of all images take together, each counted once.
+func (s *Store) LayersSize(ctx context.Context) (total int64, err error) {
+	layers, err := s.layers.All(ctx)
+	if err != nil {
+		return 0, err
+	}
+	rows, err := s.rows(ctx)
+	if err != nil {
+		return 0, err
+	}
+	counted := map[digest.Digest]bool{}
+	for _, r := range rows {
+		eachLayer(layers, r.chain, func(l layer.Layer) {
+			if !counted[l.Chain] {
+				counted[l.Chain] = true
+				total += l.Size
+			}
+		})
+	}
+	return total, nil
 }
 
 // parentsOf returns the ids that images were built on.

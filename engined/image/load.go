@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/distribution/reference"
 	apievents "github.com/moby/moby/api/types/events"
@@ -14,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -41,13 +43,18 @@ func (s *Store) Load(ctx context.Context, stream io.Reader, opts LoadOptions, re
 	}
 	working := work()
 	defer s.release(ctx, working)
-	for _, source := range sources {
-		l := loader{store: s, working: working, archive: archive, opts: opts, report: report}
-		if err := l.load(ctx, source); err != nil {
-			return err
+	l := loader{store: s, working: working, archive: archive, opts: opts, report: locked(report)}
+	var whole []source
+	for _, from := range sources {
+		if err = l.layers(ctx, from); err != nil {
+			break
 		}
+		whole = append(whole, from)
 	}
-	return nil
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return errors.Join(err, l.images(ctx, whole))
 }
 
 // source is an image in an archive: its parts by the archive's own file names.
@@ -66,7 +73,7 @@ type blob struct {
 	digest digest.Digest
 }
 
-// loader is one image's load.
+// loader is one call of Load.
 type loader struct {
 	store   *Store
 	working string
@@ -75,54 +82,68 @@ type loader struct {
 	report  Report
 }
 
-func (l *loader) load(ctx context.Context, from source) error {
+// layers registers an image's layers, some at a time.
+func (l *loader) layers(ctx context.Context, from source) error {
 	if have, want := len(from.layers), len(from.config.RootFS.DiffIDs); have != want {
 		return errdefs.InvalidArgument.Errorf("invalid manifest, layers length mismatch: expected %d, got %d", want, have)
 	}
 	if from.config.OS != "" && from.config.OS != "linux" {
 		return errdefs.InvalidArgument.Errorf("cannot load %s image on linux", from.config.OS)
 	}
-	parent := digest.Digest("")
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	turns := make(chan struct{}, unpackers)
+	var parts sync.WaitGroup
+	var below <-chan struct{}
 	for i, diff := range from.config.RootFS.DiffIDs {
-		registered, err := l.layer(ctx, parent, diff, from.layers[i])
-		if err != nil {
-			return err
-		}
-		parent = registered.Chain
+		turns <- struct{}{}
+		req := layer.RegisterRequest{Parent: chainOf(from.config.RootFS.DiffIDs[:i]), Diff: diff, Owner: l.working, After: below}
+		registered := make(chan struct{})
+		parts.Go(func() {
+			defer func() { <-turns }()
+			if err := l.layer(ctx, req, from.layers[i]); err != nil {
+				cancel(err) // of several failures the first
+				return
+			}
+			close(registered)
+		})
+		below = registered
 	}
-	if from.parent != "" {
-		// Only a parent that came before it in the archive, or long ago.
-		if _, err := l.store.find(ctx, from.parent.String()); err != nil {
-			from.parent = ""
-		}
+	parts.Wait()
+	return context.Cause(ctx)
+}
+
+// images stores images whose layers are there, and tells of them.
+func (l *loader) images(ctx context.Context, whole []source) error {
+	var all []addition
+	for _, from := range whole {
+		all = append(all, addition{raw: from.raw, config: from.config, parent: from.parent, names: from.names})
 	}
-	id, taken, err := l.store.add(ctx, addition{raw: from.raw, config: from.config, parent: from.parent, names: from.names})
-	if err != nil {
-		return err
+	stored, err := l.store.addAll(ctx, all)
+	for i, each := range stored {
+		l.tell(each.id, whole[i], each.taken)
 	}
-	l.tell(id, from, taken)
-	return nil
+	return err
 }
 
 // layer registers one layer; a digest given is verified over what is read.
-func (l *loader) layer(ctx context.Context, parent, diff digest.Digest, from blob) (layer.Layer, error) {
+func (l *loader) layer(ctx context.Context, req layer.RegisterRequest, from blob) error {
 	file, size, err := l.archive.open(from.file)
 	if err != nil {
-		return layer.Layer{}, err
+		return err
 	}
 	defer file.Close()
-	progress := &progress{from: file, id: shortID(diff.String()), total: size, report: l.report, silent: l.opts.Quiet}
+	progress := &progress{from: file, id: shortID(req.Diff.String()), total: size, report: l.report, silent: l.opts.Quiet}
 	stream := io.Reader(progress)
 	if from.digest != "" {
 		stream = &verified{from: stream, verifier: from.digest.Verifier(), digest: from.digest}
 	}
-	registered, err := l.store.layers.Register(ctx, layer.RegisterRequest{Parent: parent, Diff: diff, Owner: l.working}, stream)
-	if err != nil {
-		return layer.Layer{}, fmt.Errorf("loading layer %s: %w", diff, err)
+	if _, err := l.store.layers.Register(ctx, req, stream); err != nil {
+		return fmt.Errorf("loading layer %s: %w", req.Diff, err)
 	}
 	progress.end()
-	failpoint("layer-loaded")
-	return registered, nil
+	failpoint.At("layer-loaded")
+	return nil
 }
 
 // tell reports a loaded image as dockerd does.

@@ -44,15 +44,16 @@ func (n name) repository() string {
 // isDigest tells repo@sha256:... from repo:tag; a tag cannot hold an @.
 func (n name) isDigest() bool { return strings.Contains(string(n), "@") }
 
-// readNames gives each row its names, sorted.
-func readNames(ctx context.Context, tx *sql.Tx, rows []*row) error {
-	byID := make(map[digest.Digest]*row, len(rows))
-	for _, r := range rows {
+// readNames gives each row its names, sorted. With all rows, an image that has
+// names and no row gets one that says so.
+func readNames(ctx context.Context, tx *sql.Tx, rows *[]*row, all bool) error {
+	byID := make(map[digest.Digest]*row, len(*rows))
+	for _, r := range *rows {
 		byID[r.id] = r
 	}
 	query, args := `SELECT name, image FROM image_names ORDER BY name`, []any{}
-	if len(rows) == 1 {
-		query, args = `SELECT name, image FROM image_names WHERE image = ? ORDER BY name`, []any{rows[0].id.String()}
+	if !all {
+		query, args = `SELECT name, image FROM image_names WHERE image = ? ORDER BY name`, []any{(*rows)[0].id.String()}
 	}
 	found, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
@@ -65,11 +66,20 @@ func readNames(ctx context.Context, tx *sql.Tx, rows []*row) error {
 		if err := found.Scan(&n, &id); err != nil {
 			return fmt.Errorf("reading an image name: %w", err)
 		}
-		if r := byID[id]; r != nil {
-			r.names = append(r.names, n)
+		r := byID[id]
+		if r == nil {
+			r = lost(id)
+			byID[id] = r
+			*rows = append(*rows, r)
 		}
+		r.names = append(r.names, n)
 	}
 	return found.Err()
+}
+
+// lost stands for an image of which only names are left.
+func lost(id digest.Digest) *row {
+	return &row{id: id, damage: errdefs.DataLoss.Errorf("image %s is damaged: its configuration is missing", id)}
 }
 
 // parseTag checks a name that a caller gives an image. A digest cannot be

@@ -138,8 +138,19 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (changed bool, e
 	}
 	working := work()
 	defer p.store.release(ctx, working)
-	if err := p.layers(ctx, working, config, found); err != nil {
+	pulls, err := p.layers(ctx, working, config, found)
+	defer func() {
+		for _, l := range pulls {
+			l.end(err == nil)
+		}
+	}()
+	if err != nil {
 		return false, err
+	}
+	for _, l := range pulls {
+		if level, is := levelOf(l.start); is {
+			p.levels[l.of.Digest] = level
+		}
 	}
 	p.say("", "Digest: "+found.Top.Descriptor.Digest.String())
 	return p.keep(ctx, ref, raw, config, found)
@@ -194,13 +205,10 @@ func (p *puller) keep(ctx context.Context, ref reference.Named, raw []byte, pars
 	if before[1] != id && canonical.String() != ref.String() {
 		names = append(names, name(canonical.String()))
 	}
-	if _, _, err := p.store.add(ctx, addition{raw: raw, config: parsed, names: names}); err != nil {
-		return false, err
-	}
-	err = p.store.db.Update(ctx, func(tx *sql.Tx) error {
+	_, _, err = p.store.add(ctx, addition{raw: raw, config: parsed, names: names, more: func(tx *sql.Tx, id digest.Digest) error {
 		return errors.Join(rememberManifest(ctx, tx, id, found.Manifest),
 			rememberBlobs(ctx, tx, p.named.Name(), parsed.RootFS.DiffIDs, found.Layers, p.levels))
-	})
+	}})
 	return changed, err
 }
 
@@ -223,39 +231,54 @@ func (s *Store) named(ctx context.Context, names ...name) (ids []digest.Digest, 
 	return ids, err
 }
 
+// unpackers is how many layers of one image are unpacked at the same time.
+const unpackers = 3
+
 // layers makes sure that every layer is here and held for working. Those that
-// are missing arrive side by side and are unpacked in order.
-func (p *puller) layers(ctx context.Context, working string, parsed *config, found registry.Resolved) (err error) {
+// are missing arrive side by side and are unpacked side by side, as far as the
+// driver can do that; each is registered after the one below it. The caller ends
+// what is returned, also with an error.
+func (p *puller) layers(ctx context.Context, working string, parsed *config, found registry.Resolved) (pulls []*layerPull, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	parent, missing, err := p.present(ctx, working, parsed, found)
-	pulls := make([]*layerPull, 0, len(parsed.RootFS.DiffIDs)-missing)
-	var watching sync.WaitGroup
-	defer func() {
-		cancel(err)
-		watching.Wait()
-		for _, l := range pulls {
-			l.blob.Close(l.done)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer func() { cancel(err) }()
+	count, err := p.present(ctx, working, parsed, found)
+	if err != nil {
+		return nil, err
+	}
+	diffs := parsed.RootFS.DiffIDs
+	for i := count; i < len(diffs); i++ {
+		l, err := p.fetch(ctx, diffs[i], found.Layers[i])
+		if err != nil {
+			return pulls, err
 		}
-	}()
-	for i := missing; err == nil && i < len(found.Layers); i++ {
-		var l *layerPull
-		if l, err = p.fetch(ctx, parsed.RootFS.DiffIDs[i], found.Layers[i]); err == nil {
-			pulls = append(pulls, l)
-			watching.Go(func() { l.watch(ctx, cancel) })
+		pulls = append(pulls, l)
+		parts.Go(func() { l.watch(ctx, cancel) })
+	}
+	turns := make(chan struct{}, unpackers)
+	var below <-chan struct{}
+	for i, l := range pulls {
+		select {
+		case turns <- struct{}{}:
+		case <-ctx.Done():
+			return pulls, context.Cause(ctx) // of several failures the first
+		}
+		after, parent := below, chainOf(diffs[:count+i])
+		parts.Go(func() {
+			defer func() { <-turns }()
+			l.register(ctx, layer.RegisterRequest{Parent: parent, Diff: l.diff, Owner: working, After: after}, cancel)
+		})
+		below = l.registered
+	}
+	if len(pulls) > 0 {
+		select {
+		case <-below:
+		case <-ctx.Done():
+			return pulls, context.Cause(ctx)
 		}
 	}
-	for i := 0; err == nil && i < len(pulls); i++ {
-		var registered layer.Layer
-		registered, err = pulls[i].register(ctx, parent, working)
-		parent = registered.Chain
-		if level, is := levelOf(pulls[i].start); is {
-			p.levels[pulls[i].of.Digest] = level
-		}
-	}
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx) // of several failures the first
-	}
-	return err
+	return pulls, nil
 }
 
 // errMissing is what a layer's content is while we hope that it is not needed.
@@ -265,30 +288,30 @@ type unfetched struct{}
 
 func (unfetched) Read([]byte) (int, error) { return 0, errMissing }
 
-// present holds the layers that are here, from the bottom up, and returns the
-// uppermost of them and how many they are. An image that is whole needs no
-// lines for its layers.
-func (p *puller) present(ctx context.Context, working string, parsed *config, found registry.Resolved) (parent digest.Digest, count int, err error) {
+// present holds the layers that are here, from the bottom up, and returns how
+// many they are. An image that is whole needs no lines for its layers.
+func (p *puller) present(ctx context.Context, working string, parsed *config, found registry.Resolved) (count int, err error) {
 	_, unknown := p.store.Resolve(ctx, found.Config.Digest.String())
+	parent := digest.Digest("")
 	for i, diff := range parsed.RootFS.DiffIDs {
 		here, err := p.store.layers.Get(ctx, chainOf(parsed.RootFS.DiffIDs[:i+1]))
 		if errdefs.KindOf(err) == errdefs.NotFound || err == nil && here.Damaged != "" {
-			return parent, i, nil
+			return i, nil
 		}
 		if err != nil {
-			return parent, i, err
+			return i, err
 		}
 		_, err = p.store.layers.Register(ctx, layer.RegisterRequest{Parent: parent, Diff: diff, Owner: working}, unfetched{})
 		if errors.Is(err, errMissing) {
-			return parent, i, nil // it went just now
+			return i, nil // it went just now
 		}
 		if err != nil {
-			return parent, i, err
+			return i, err
 		}
 		parent = here.Chain
 		if unknown != nil {
 			p.say(shortID(found.Layers[i].Digest.Encoded()), "Already exists")
 		}
 	}
-	return parent, len(parsed.RootFS.DiffIDs), nil
+	return len(parsed.RootFS.DiffIDs), nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/engined/registry"
+	"github.com/engined/engined/failpoint"
 )
 
 // progressPause is the time between two reports of one layer's progress.
@@ -26,8 +27,10 @@ type layerPull struct {
 	id      string // of its line
 	blob    *registry.Blob
 	watched chan struct{} // closed when watch has written its last
-	done    bool          // the blob is not needed any more
-	start   []byte        // the blob's first bytes, if they were read
+
+	registered chan struct{} // closed when the layer is there; then the next two may be read
+	useless    bool          // the blob is whole and no good
+	start      []byte        // the blob's first bytes, if they were read
 }
 
 func (p *puller) fetch(ctx context.Context, diff digest.Digest, of ocispec.Descriptor) (*layerPull, error) {
@@ -35,7 +38,7 @@ func (p *puller) fetch(ctx context.Context, diff digest.Digest, of ocispec.Descr
 	if err != nil {
 		return nil, err
 	}
-	l := &layerPull{puller: p, diff: diff, of: of, id: shortID(of.Digest.Encoded()), blob: blob, watched: make(chan struct{})}
+	l := &layerPull{puller: p, diff: diff, of: of, id: shortID(of.Digest.Encoded()), blob: blob, watched: make(chan struct{}), registered: make(chan struct{})}
 	p.say(l.id, "Pulling fs layer")
 	return l, nil
 }
@@ -94,28 +97,34 @@ func (d *downloadLine) show(p registry.Progress, now time.Time) {
 }
 
 // register unpacks the blob while it arrives. The layer counts when the blob's
-// digest is verified, too.
-func (l *layerPull) register(ctx context.Context, parent digest.Digest, working string) (layer.Layer, error) {
+// digest is verified, too. A failure ends the whole pull.
+func (l *layerPull) register(ctx context.Context, req layer.RegisterRequest, fail context.CancelCauseFunc) {
 	stream := l.blob.Read(ctx)
 	defer stream.Close()
 	extraction := &extraction{from: stream, pull: l}
-	registered, err := l.puller.store.layers.Register(ctx, layer.RegisterRequest{Parent: parent, Diff: l.diff, Owner: working}, extraction)
+	_, err := l.puller.store.layers.Register(ctx, req, extraction)
 	if err != nil {
-		// Whole and no good is no use later; what is not whole yet is.
 		progress, _ := l.blob.Progress()
-		l.done = ctx.Err() == nil && progress.Phase == registry.Complete
-		return registered, fmt.Errorf("failed to register layer: %w", err)
+		l.useless = ctx.Err() == nil && progress.Phase == registry.Complete
+		fail(fmt.Errorf("failed to register layer: %w", err))
+		return
 	}
 	if extraction.at > 0 {
 		if err := l.blob.Wait(ctx); err != nil {
-			return registered, err
+			fail(err)
+			return
 		}
 		<-l.watched
 	}
-	l.done = true
-	failpoint("layer-pulled")
+	failpoint.At("layer-pulled")
 	l.puller.say(l.id, "Pull complete")
-	return registered, nil
+	close(l.registered)
+}
+
+// end gives the blob up. Until the image is there, it stays to be gone on with:
+// the layers of a pull that was killed are gone, and it is not fetched again.
+func (l *layerPull) end(stored bool) {
+	l.blob.Close(stored || l.useless)
 }
 
 // blobStart is how much of a blob's beginning is looked at: gzip's header.

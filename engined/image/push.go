@@ -25,6 +25,8 @@ type PushRequest struct {
 	Image string // repository
 	Tag   string // "": every tag that the repository has here
 	Auth  registry.Auth
+
+	Platforms []ocispec.Platform // not empty: what each image must be for one of
 }
 
 // Push sends images to the registry that their name names.
@@ -37,7 +39,7 @@ func (s *Store) Push(ctx context.Context, req PushRequest, report Report) error 
 	if err != nil {
 		return err
 	}
-	p := &pusher{store: s, named: reference.TrimNamed(ref), auth: req.Auth, report: locked(report)}
+	p := &pusher{store: s, named: reference.TrimNamed(ref), auth: req.Auth, platforms: req.Platforms, report: locked(report)}
 	p.say("", fmt.Sprintf("The push refers to repository [%s]", p.named.Name()))
 	for _, n := range names {
 		if err := p.push(ctx, n); err != nil {
@@ -88,6 +90,8 @@ type pusher struct {
 	named  reference.Named
 	auth   registry.Auth
 	report Report
+
+	platforms []ocispec.Platform
 }
 
 func (p *pusher) say(id, status string) { p.report(jsonstream.Message{ID: id, Status: status}) }
@@ -100,6 +104,9 @@ func (p *pusher) push(ctx context.Context, n name) error {
 	}
 	if found.damage != nil {
 		return found.damage
+	}
+	if err := found.suits(reference.FamiliarString(n.parse()), p.platforms); err != nil {
+		return err
 	}
 	working := work()
 	if err := p.store.db.Update(ctx, func(tx *sql.Tx) error { return p.store.layers.HoldIn(ctx, tx, found.chain, working) }); err != nil {

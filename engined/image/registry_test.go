@@ -3,18 +3,14 @@ package image
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -335,49 +331,5 @@ func TestPushSendsWhatIsMissing(t *testing.T) {
 	have, _ := got.Digest()
 	if want, _ := image.Digest(); have != want {
 		t.Errorf("digest %s, pulled with %s", have, want)
-	}
-}
-
-// pullCrashEnv makes a child of this test binary die: "<data root> <point> <image>".
-const pullCrashEnv = "ENGINED_TEST_PULL_CRASH"
-
-// TestPullUntilKilled is the child of the next test.
-func TestPullUntilKilled(t *testing.T) {
-	given := strings.Fields(os.Getenv(pullCrashEnv))
-	if len(given) != 3 {
-		t.Skip("only as a child of TestAKilledPullIsNoHindrance")
-	}
-	failpoint = func(name string) {
-		if name == given[1] {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-	}
-	connected(t, given[0]).mustPull(t, given[2])
-}
-
-func TestAKilledPullIsNoHindrance(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("unpacking layers needs root")
-	}
-	for point, stored := range map[string]bool{"layer-pulled": false, "image-stored": true} {
-		t.Run(point, func(t *testing.T) {
-			root, r := t.TempDir(), newFar(t)
-			r.put(t, "web:1", layered(t, "1", "2"))
-			child := exec.Command(os.Args[0], "-test.run=^TestPullUntilKilled$")
-			child.Env = append(os.Environ(), pullCrashEnv+"="+root+" "+point+" "+r.host+"/web:1")
-			var exit *exec.ExitError
-			if err := child.Run(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-				t.Fatalf("the child ended with %v", err)
-			}
-			f := connected(t, root)
-			if _, err := f.Resolve(t.Context(), r.host+"/web:1"); (err == nil) != stored {
-				t.Errorf("after the crash: %v", err)
-			}
-			f.mustPull(t, r.host+"/web:1")
-			if got, err := f.Resolve(t.Context(), r.host+"/web:1"); err != nil || got.Size != 2 {
-				t.Errorf("%+v, %v", got, err)
-			}
-		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/proto/errdefs"
@@ -48,16 +49,46 @@ func (s *Store) find(ctx context.Context, ref string) (found match, err error) {
 	return found, err
 }
 
-// read reads the row of an image that is there.
+// suits refuses an image that is for none of the platforms; none means any.
+func (m match) suits(ref string, platforms []ocispec.Platform) error {
+	has := m.config.Platform
+	for i, wanted := range platforms {
+		if suits(wanted, has) {
+			return nil
+		}
+		if i == len(platforms)-1 {
+			return errdefs.NotFound.Errorf("image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
+				ref, platformText(wanted), platformText(has))
+		}
+	}
+	return nil
+}
+
+func platformText(p ocispec.Platform) string {
+	text := p.OS + "/" + p.Architecture
+	if p.Variant != "" {
+		text += "/" + p.Variant
+	}
+	return text
+}
+
+// read reads the row of an image that is there, or of which names are.
 func (s *Store) read(ctx context.Context, tx *sql.Tx, layers map[digest.Digest]layer.Layer, id digest.Digest) (*row, error) {
 	rows, err := s.readRows(ctx, tx, layers, columns+`WHERE id = ?`, id.String())
 	if err != nil {
 		return nil, err
 	}
-	if len(rows) == 0 {
+	found := len(rows) > 0
+	if !found {
+		rows = []*row{lost(id)}
+	}
+	if err := readNames(ctx, tx, &rows, false); err != nil {
+		return nil, err
+	}
+	if !found && len(rows[0].names) == 0 {
 		return nil, noSuchImage(id.String())
 	}
-	return rows[0], readNames(ctx, tx, rows)
+	return rows[0], nil
 }
 
 // lookUp returns the id that ref means, and the name if it is one.

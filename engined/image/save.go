@@ -41,8 +41,9 @@ type saved struct {
 }
 
 // Save looks up images by name or id; a name without a tag means all tags of
-// its repository. Close must be called.
-func (s *Store) Save(ctx context.Context, refs []string) (_ *Saving, err error) {
+// its repository. With platforms, each must be for one of them. Close must be
+// called.
+func (s *Store) Save(ctx context.Context, refs []string, platforms ...ocispec.Platform) (_ *Saving, err error) {
 	saving := &Saving{store: s, working: work()}
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
@@ -59,6 +60,9 @@ func (s *Store) Save(ctx context.Context, refs []string) (_ *Saving, err error) 
 		}
 		if found.damage != nil {
 			return nil, found.damage
+		}
+		if err := found.suits(ref, platforms); err != nil {
+			return nil, err
 		}
 		at, listed := seen[found.id]
 		if !listed {

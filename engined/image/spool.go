@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -56,7 +57,7 @@ func spool(ctx context.Context, parent string, stream io.Reader) (a *archive, er
 		}
 		header, err := reader.Next()
 		if errors.Is(err, io.EOF) {
-			failpoint("archive-spooled")
+			failpoint.At("archive-spooled")
 			return a, nil
 		}
 		if err != nil {

@@ -136,7 +136,7 @@ func (s *Store) rows(ctx context.Context) ([]*row, error) {
 		if rows, err = s.readRows(ctx, tx, layers, columns+`ORDER BY id`); err != nil {
 			return err
 		}
-		return readNames(ctx, tx, rows)
+		return readNames(ctx, tx, &rows, true)
 	})
 	return rows, err
 }

@@ -8,7 +8,7 @@ import (
 )
 
 func BenchmarkMount(b *testing.B) {
-	s := open(b, b.TempDir(), "overlay")
+	s := open(b, b.TempDir(), "overlay2")
 	var parent digest.Digest
 	for i := range 5 {
 		parent = s.mustRegister(b, parent, file(fmt.Sprintf("f%d", i), "x")).Chain

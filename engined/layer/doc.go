@@ -7,20 +7,22 @@
 // written last, after the unpacked directory has its final name. Whatever lies
 // in the driver's directory without a row is rubbish of an interrupted call,
 // and Open removes it. A row whose directory is gone is marked damaged, stays
-// visible, and is repaired by registering the same layer again.
+// visible, and is repaired by registering the same layer again; so is a row that
+// does not fit together, and one whose files Check finds changed.
 //
-//	<data root>/<driver>/          0700; driver is overlay or vfs
+//	<data root>/<driver>/          0700; driver is overlay2, btrfs, vfs or devicemapper
 //	├── engined-layers             marks the directory as ours, see claim
 //	├── tmp-<16 hex>/              being unpacked; no row yet
 //	├── <16 hex>/                  a read-only layer
 //	│   ├── diff/                  its files (overlay: whiteouts as char 0:0,
 //	│   │                          opaque directories by trusted.overlay.opaque;
-//	│   │                          vfs: the whole tree, parents included)
+//	│   │                          the others: the whole tree, parents included;
+//	│   │                          btrfs: a subvolume)
 //	│   └── tar-split.json.gz      headers and padding of the tar it came from
 //	└── <container id>/            a writable layer
 //	    ├── diff/                  what the container changed
 //	    ├── work/                  overlayfs's own
-//	    └── merged/                mount point
+//	    └── merged/                its mount point
 //
 //	layers(driver, chain)          one row per whole or damaged layer
 //	├── parent ──> layers          the layer below

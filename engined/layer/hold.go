@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/engined/engined/failpoint"
 )
 
 // HoldIn records in the caller's transaction that owner needs the layer, so
@@ -65,8 +67,11 @@ func (s *Store) Collect(ctx context.Context) ([]Layer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("removing unneeded layers: %w", err)
 	}
+	if len(removed) > 0 {
+		failpoint.At("layers-collected")
+	}
 	for _, l := range removed {
-		s.discard(l.dir)
+		s.drop(l.dir)
 	}
 	return removed, nil
 }

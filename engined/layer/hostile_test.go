@@ -98,7 +98,7 @@ func placed(entries []entry, outside string) []entry {
 }
 
 func TestLinksInsideALayerLeadInside(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	l := s.mustRegister(t, "", dir("usr/", 0o755), dir("usr/lib/", 0o755), link("lib", "/usr/lib"), file("lib/so", "x"),
 		link("up", "../../usr"), file("up/y", "y"))
 	for path, want := range map[string]string{"usr/lib/so": "x", "usr/y": "y"} {
@@ -109,7 +109,7 @@ func TestLinksInsideALayerLeadInside(t *testing.T) {
 }
 
 func TestBrokenTarsAreRefusedAndLeaveNothing(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	whole := tarOf(t, file("a", strings.Repeat("x", 100_000)))
 	huge := bytes.Clone(whole)
 	copy(huge[124:], []byte{0x80, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) // its size, in base 256
@@ -131,7 +131,7 @@ func TestBrokenTarsAreRefusedAndLeaveNothing(t *testing.T) {
 }
 
 func TestAReaderThatFailsIsTheError(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	whole := tarOf(t, file("a", strings.Repeat("x", 1<<20)))
 	stream := io.MultiReader(bytes.NewReader(whole[:1<<19]), failing{})
 	if _, err := s.Register(t.Context(), RegisterRequest{Owner: "work/x"}, stream); err == nil || !strings.Contains(err.Error(), "the client went away") {
@@ -168,7 +168,7 @@ func FuzzUnpack(f *testing.F) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // sparse files can be endless
-			_, _ = unpack(ctx, layer, nil, style, bytes.NewReader(raw))
+			_, _ = unpack(ctx, layer, style, bytes.NewReader(raw))
 			cancel()
 			if err := os.RemoveAll(layer); err != nil {
 				t.Fatal(err)
@@ -181,7 +181,7 @@ func FuzzUnpack(f *testing.F) {
 }
 
 func TestSparseFilesTakeNoSpace(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	const size = 64 << 20
 	body := "start" + strings.Repeat("\x00", size-8) + "end"
 	l := s.mustRegister(t, "", file("mixed", body), file("zeros", strings.Repeat("\x00", size)))

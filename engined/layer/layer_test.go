@@ -193,7 +193,7 @@ func read(t testing.TB, path string) string {
 func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
 
 func eachDriver(t *testing.T, do func(t *testing.T, driver string)) {
-	for _, driver := range []string{"overlay", "vfs"} {
+	for _, driver := range []string{"overlay2", "vfs"} {
 		t.Run(driver, func(t *testing.T) { do(t, driver) })
 	}
 }
@@ -279,7 +279,7 @@ func TestAttributesSurviveUnpacking(t *testing.T) {
 }
 
 func TestEveryCompressionGivesTheSameLayer(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	plain := tarOf(t, file("a", strings.Repeat("text ", 200_000)))
 	var gz, zst bytes.Buffer
 	g := gzip.NewWriter(&gz)
@@ -359,7 +359,7 @@ func TestTheTarComesBackByteForByte(t *testing.T) {
 func TestOneLayerRegisteredTwiceAtOnceIsStoredOnce(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		t.Run(fmt.Sprintf("diff id known=%v", known), func(t *testing.T) {
-			s := open(t, t.TempDir(), "overlay")
+			s := open(t, t.TempDir(), "overlay2")
 			raw := tarOf(t, file("a", strings.Repeat("x", 1<<20)), file("b", "y"))
 			request := RegisterRequest{Owner: "image/x"}
 			if known {
@@ -380,7 +380,7 @@ func TestOneLayerRegisteredTwiceAtOnceIsStoredOnce(t *testing.T) {
 }
 
 func TestUnneededLayersGoAndNeededOnesStay(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	base := s.mustRegister(t, "", file("a", "1"))
 	top, err := s.Register(t.Context(), RegisterRequest{Parent: base.Chain, Owner: "image/top"}, bytes.NewReader(tarOf(t, file("b", "2"))))
 	if err != nil {
@@ -458,7 +458,7 @@ func mounted(t *testing.T, s *Store, id string) string {
 }
 
 func TestAnEmptyRootAndABusyOne(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	root := s.mustMount(t, "c1", "")
 	if got := tree(t, root); got != ". 40755 0:0 " {
 		t.Errorf("an empty root holds %s", got)
@@ -477,7 +477,7 @@ func TestAnEmptyRootAndABusyOne(t *testing.T) {
 }
 
 func TestManyLayersJoin(t *testing.T) {
-	s := open(t, t.TempDir(), "overlay")
+	s := open(t, t.TempDir(), "overlay2")
 	var parent digest.Digest
 	const count = 150
 	for i := range count {
@@ -496,7 +496,7 @@ func TestManyLayersJoin(t *testing.T) {
 	if err := s.Unmount(t.Context(), "c1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := mountByString(filepath.Join(s.root, "c1"), lowers); err != nil {
+	if err := mountByString(filepath.Join(s.root, "c1"), lowers, mountOptions); err != nil {
 		t.Fatal(err)
 	}
 	if entries, err = os.ReadDir(root); err != nil || len(entries) != count {
@@ -506,7 +506,7 @@ func TestManyLayersJoin(t *testing.T) {
 
 func TestOpenSweepsAndMarks(t *testing.T) {
 	root := t.TempDir()
-	s := open(t, root, "overlay")
+	s := open(t, root, "overlay2")
 	raw := tarOf(t, file("a", "1"))
 	l, err := s.Register(t.Context(), RegisterRequest{Owner: "image/x"}, bytes.NewReader(raw))
 	if err != nil {
@@ -551,7 +551,7 @@ func TestOpenSweepsAndMarks(t *testing.T) {
 
 func TestAForeignDirectoryIsLeftAlone(t *testing.T) {
 	root := t.TempDir()
-	s := open(t, root, "overlay")
+	s := open(t, root, "overlay2")
 	if err := os.Remove(filepath.Join(s.root, marker)); err != nil {
 		t.Fatal(err)
 	}
@@ -561,26 +561,5 @@ func TestAForeignDirectoryIsLeftAlone(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), s.db, root, Options{}); errdefs.KindOf(err) != errdefs.FailedPrecondition || !exists(theirs) {
 		t.Errorf("got %v; theirs is there: %v", err, exists(theirs))
-	}
-}
-
-func TestDriverChoice(t *testing.T) {
-	needRoot(t)
-	root := t.TempDir()
-	if _, err := choose(root, "zfs"); errdefs.KindOf(err) != errdefs.InvalidArgument {
-		t.Errorf("an unknown driver: %v", err)
-	}
-	if d, err := choose(root, "overlay2"); err != nil || d.name() != "overlay" {
-		t.Errorf("Docker's name: %v, %v", d, err)
-	}
-	if err := os.MkdirAll(filepath.Join(root, "vfs", "x"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if d, err := choose(root, ""); err != nil || d.name() != "vfs" {
-		t.Errorf("the driver with data: %v, %v", d, err)
-	}
-	entries, _ := os.ReadDir(root)
-	if len(entries) != 1 {
-		t.Errorf("probing left %v", entries)
 	}
 }

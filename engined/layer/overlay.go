@@ -4,33 +4,69 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/engined/layer/quota"
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// overlay joins layers with the kernel's overlayfs.
-type overlay struct{}
+// overlay joins layers with the kernel's overlayfs. Docker calls that overlay2.
+type overlay struct {
+	dir      string // <data root>/overlay2
+	limit    int64  // default size of a writable layer, overlay2.size
+	volatile bool   // nothing in a writable layer is synced, overlay2.volatile
+}
 
 // mountOptions make the upper directory hold whole files and nothing else, so
-// that it can be read as a layer: no metadata-only copies, no redirects. Index
-// off lets the same lowers be used by many mounts at once.
+// that it can be read as a layer: no metadata-only copies, no redirects (a
+// renamed directory is copied by whoever renames it, after EXDEV). Index off
+// lets the same lowers be used by many mounts at once. All three have defaults
+// that differ from kernel to kernel, so they are said.
 var mountOptions = [][2]string{{"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "off"}}
 
 // maxLowers is the kernel's OVL_MAX_STACK.
 const maxLowers = 500
 
-func (overlay) name() string { return "overlay" }
+func openOverlay(dir string, options map[string]string, _ *slog.Logger) (driver, error) {
+	o := overlay{dir: dir}
+	for key, text := range options {
+		var err error
+		switch key {
+		case "overlay2.size":
+			if o.limit, err = parseSize(key, text); err == nil {
+				err = o.limitable()
+			}
+		case "overlay2.volatile":
+			o.volatile, err = parseTruth(key, text)
+		case "overlay2.override_kernel_check":
+			_, err = parseTruth(key, text) // Docker's; here the probe looks at the kernel itself
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return o, nil
+}
 
-func (overlay) status(root string) [][2]string {
+// limitable says why writable layers cannot be limited, or nil.
+func (o overlay) limitable() error {
+	if err := quota.Supported(o.dir); err != nil {
+		return errNoLimit("overlay over xfs with 'pquota' mount option or ext4 with 'prjquota'", err)
+	}
+	return nil
+}
+
+func (o overlay) status() [][2]string {
 	return [][2]string{
-		{"Backing Filesystem", filesystemOf(root)},
+		{"Backing Filesystem", filesystemOf(o.dir)},
+		{"Supports d_type", "true"}, // or the probe had refused
 		{"Using metacopy", "false"},
 		{"Native Overlay Diff", "true"},
 		{"userxattr", "false"},
@@ -38,31 +74,7 @@ func (overlay) status(root string) [][2]string {
 }
 
 func (overlay) whiteouts() whiteoutStyle { return whiteoutNodes }
-
-// probe mounts a small overlay, and makes below it what unpacking needs to
-// make: a trusted xattr and a whiteout.
-func (o overlay) probe(root string) (err error) {
-	dir, err := os.MkdirTemp(root, ".probe-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, o.remove(dir)) }()
-	lower := filepath.Join(dir, "lower")
-	if err := os.MkdirAll(filepath.Join(lower, "diff"), 0o700); err != nil {
-		return err
-	}
-	if err := unix.Setxattr(filepath.Join(lower, "diff"), opaqueXattr, []byte("y"), 0); err != nil {
-		return fmt.Errorf("setting %s: %w", opaqueXattr, err)
-	}
-	if err := unix.Mknod(filepath.Join(lower, "diff", "whiteout"), unix.S_IFCHR, 0); err != nil {
-		return fmt.Errorf("making a whiteout: %w", err)
-	}
-	if err := o.makeDirs(dir, nil); err != nil {
-		return err
-	}
-	_, err = o.mount(context.Background(), dir, []string{lower})
-	return err
-}
+func (overlay) check(dir string) error   { return checkDiff(dir) }
 
 func (overlay) stage(_ context.Context, dir string, lowers []string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -71,14 +83,24 @@ func (overlay) stage(_ context.Context, dir string, lowers []string) error {
 	return makeDiff(dir, lowers)
 }
 
-func (o overlay) create(_ context.Context, dir string, lowers []string) error {
+func (o overlay) create(_ context.Context, dir string, lowers []string, size int64) error {
 	if len(lowers) > maxLowers {
 		return errdefs.InvalidArgument.Errorf("the image has %d layers; overlayfs joins at most %d", len(lowers), maxLowers)
+	}
+	if size == 0 {
+		size = o.limit
+	} else if err := o.limitable(); err != nil {
+		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return o.makeDirs(dir, lowers)
+	if err := o.makeDirs(dir, lowers); err != nil || size == 0 {
+		return err
+	}
+	// work, too: files are made there and moved, which no project allows
+	// across its border.
+	return quota.Set(size, filepath.Join(dir, "diff"), filepath.Join(dir, "work"))
 }
 
 func (overlay) makeDirs(dir string, lowers []string) error {
@@ -110,7 +132,7 @@ func makeDiff(dir string, lowers []string) error {
 	return unix.Chmod(diff, below.Mode&0o7777)
 }
 
-func (o overlay) mount(ctx context.Context, dir string, lowers []string) (string, error) {
+func (o overlay) mount(_ context.Context, dir string, lowers []string) (string, error) {
 	merged := filepath.Join(dir, "merged")
 	mounted, err := mountinfo.Mounted(merged)
 	if err != nil {
@@ -126,9 +148,13 @@ func (o overlay) mount(ctx context.Context, dir string, lowers []string) (string
 			return "", err
 		}
 	}
-	err = mountByParts(dir, lowers)
+	options, err := o.optionsFor(dir)
+	if err != nil {
+		return "", err
+	}
+	err = mountByParts(dir, lowers, options)
 	if errors.Is(err, errNoMountByParts) {
-		err = mountByString(dir, lowers)
+		err = mountByString(dir, lowers, options)
 	}
 	if err != nil {
 		return "", fmt.Errorf("mounting overlay on %s: %w", merged, err)
@@ -136,97 +162,22 @@ func (o overlay) mount(ctx context.Context, dir string, lowers []string) (string
 	return merged, nil
 }
 
-// errNoMountByParts says that this kernel wants all lowers in one option
-// string: fsopen came with Linux 5.2, overlayfs' "lowerdir+" with 6.8.
-var errNoMountByParts = errors.New("the kernel does not take lower directories one by one")
-
-// mountByParts hands lowers over one at a time: no limit but the kernel's own
-// on their number, and no escaping of colons and commas.
-func mountByParts(dir string, lowers []string) error {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if errors.Is(err, unix.ENOSYS) {
-		return errNoMountByParts
+// optionsFor adds what this layer's mount needs to mountOptions. A volatile
+// mount leaves a mark that only an orderly unmount takes away: where it is
+// found, the machine went down while files were in memory alone.
+func (o overlay) optionsFor(dir string) ([][2]string, error) {
+	if _, err := os.Lstat(volatileMark(dir)); err == nil {
+		return nil, errdefs.DataLoss.Errorf("what this container wrote was not synced (overlay2.volatile), and the machine went down meanwhile: remove the container")
 	}
-	if err != nil {
-		return fmt.Errorf("fsopen: %w", err)
+	if !o.volatile {
+		return mountOptions, nil
 	}
-	defer unix.Close(fs)
-	for i, lower := range lowers {
-		err := unix.FsconfigSetString(fs, "lowerdir+", filepath.Join(lower, "diff"))
-		if i == 0 && errors.Is(err, unix.EINVAL) {
-			return errNoMountByParts
-		}
-		if err != nil {
-			return fmt.Errorf("lowerdir+ %s: %w", lower, withLog(fs, err))
-		}
-	}
-	for _, option := range append([][2]string{{"source", "overlay"}, // what df prints
-		{"upperdir", filepath.Join(dir, "diff")}, {"workdir", filepath.Join(dir, "work")}}, mountOptions...) {
-		if err := unix.FsconfigSetString(fs, option[0], option[1]); err != nil {
-			return fmt.Errorf("%s=%s: %w", option[0], option[1], withLog(fs, err))
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return withLog(fs, err)
-	}
-	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("fsmount: %w", withLog(fs, err))
-	}
-	defer unix.Close(mount)
-	return unix.MoveMount(mount, "", unix.AT_FDCWD, filepath.Join(dir, "merged"), unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return append(slices.Clone(mountOptions), [2]string{"volatile", ""}), nil
 }
 
-// withLog adds what the kernel has to say: reading an fsopen descriptor gives
-// its messages, one each.
-func withLog(fs int, err error) error {
-	var text [1024]byte
-	for {
-		n, readErr := unix.Read(fs, text[:])
-		if readErr != nil || n <= 0 {
-			return err
-		}
-		err = fmt.Errorf("%w (%s)", err, strings.TrimSpace(string(text[:n])))
-	}
-}
-
-// mountByString is for older kernels. Their option string must fit a page, so
-// paths are relative to the driver's root ("<16 hex>/diff", 170 of them fit),
-// and mount(2) is called with that as working directory. A working directory
-// belongs to the process: the call has a thread with its own (CLONE_FS), which
-// ends with its goroutine because it is never unlocked.
-func mountByString(dir string, lowers []string) error {
-	root := filepath.Dir(dir)
-	relative := make([]string, len(lowers))
-	for i, lower := range lowers {
-		rel, err := filepath.Rel(root, filepath.Join(lower, "diff"))
-		if err != nil {
-			return err
-		}
-		relative[i] = rel
-	}
-	name := filepath.Base(dir)
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s/diff,workdir=%s/work", strings.Join(relative, ":"), name, name)
-	for _, option := range mountOptions {
-		options += "," + option[0] + "=" + option[1]
-	}
-	if len(options) >= os.Getpagesize() {
-		return errdefs.InvalidArgument.Errorf("%d layers do not fit into this kernel's mount options; Linux 6.8 takes %d", len(lowers), maxLowers)
-	}
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			result <- fmt.Errorf("unshare: %w", err)
-			return
-		}
-		if err := unix.Chdir(root); err != nil {
-			result <- err
-			return
-		}
-		result <- unix.Mount("overlay", filepath.Join(name, "merged"), "overlay", 0, options)
-	}()
-	return <-result
+// volatileMark is where the kernel says that an upper directory is not synced.
+func volatileMark(dir string) string {
+	return filepath.Join(dir, "work", "work", "incompat", "volatile")
 }
 
 // unmount asks nicely first. A busy mount (somebody's working directory in it)
@@ -237,18 +188,46 @@ func (overlay) unmount(dir string) error {
 	if errors.Is(err, unix.EBUSY) {
 		err = unix.Unmount(merged, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 	}
+	if err == nil {
+		return settleVolatile(dir)
+	}
 	// EINVAL: not a mount point.
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmounting %s: %w", merged, err)
 	}
 	return nil
+}
+
+// settleVolatile writes what a volatile mount left in memory, and removes its
+// mark, as the kernel's overlayfs.rst allows to who knows that nothing is lost.
+// Layers that were not mounted so have no mark.
+func settleVolatile(dir string) error {
+	if _, err := os.Lstat(volatileMark(dir)); err != nil {
+		return nil //nolint:nilerr // nothing to settle
+	}
+	fd, err := unix.Open(filepath.Join(dir, "diff"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening the layer: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Syncfs(fd); err != nil {
+		return fmt.Errorf("writing what a volatile mount left in memory: %w", err)
+	}
+	return os.RemoveAll(volatileMark(dir))
 }
 
 func (o overlay) remove(dir string) error {
 	if err := o.unmount(dir); err != nil {
 		return err
 	}
+	if err := quota.Clear(filepath.Join(dir, "diff")); err != nil {
+		return err
+	}
 	return os.RemoveAll(dir)
+}
+
+func (overlay) read(_ context.Context, dir string) (string, func() error, error) {
+	return filepath.Join(dir, "diff"), nothing, nil
 }
 
 func (overlay) size(ctx context.Context, dir string, _ []string) (int64, error) {
@@ -269,21 +248,4 @@ func (overlay) describe(dir string, lowers []string, writable bool) map[string]s
 		data["MergedDir"] = filepath.Join(dir, "merged")
 	}
 	return data
-}
-
-// filesystemOf names the file system a path is on, as docker info does.
-func filesystemOf(path string) string {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(path, &stat); err != nil {
-		return "unknown"
-	}
-	names := map[int64]string{
-		unix.EXT4_SUPER_MAGIC: "extfs", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
-		unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs", unix.F2FS_SUPER_MAGIC: "f2fs",
-		0x2fc12fc1: "zfs",
-	}
-	if name, known := names[stat.Type]; known {
-		return name
-	}
-	return fmt.Sprintf("0x%x", stat.Type)
 }

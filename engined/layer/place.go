@@ -74,6 +74,7 @@ func (u *unpacker) directory(dir int, base, name string, header *tar.Header) err
 		return err
 	}
 	u.times = append(u.times, directoryTimes{name, timesOf(header)})
+	delete(u.implied, name)
 	return setAttributes(dir, base, header)
 }
 

@@ -93,9 +93,37 @@ func (s *Store) query(ctx context.Context, tx *sql.Tx, tail string, args ...any)
 			return nil, fmt.Errorf("reading a layer's row: %w", err)
 		}
 		l.Created = time.Unix(0, created)
+		if fault := faultOf(&l); fault != "" {
+			l.Damaged, l.Parent, l.misfit = fault, "", true // no way on from here: it may lead in a circle
+			if !layerDir.MatchString(l.dir) {
+				l.dir = "" // it may be another's
+			}
+		}
 		layers = append(layers, l)
 	}
 	return layers, rows.Err()
+}
+
+// Holds returns the layers that each owner holds.
+func (s *Store) Holds(ctx context.Context) (map[string][]digest.Digest, error) {
+	holds := map[string][]digest.Digest{}
+	err := s.db.View(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT owner, chain FROM layer_holds WHERE driver = ?`, s.Name())
+		if err != nil {
+			return fmt.Errorf("reading holds: %w", err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var owner string
+			var chain digest.Digest
+			if err := rows.Scan(&owner, &chain); err != nil {
+				return err
+			}
+			holds[owner] = append(holds[owner], chain)
+		}
+		return rows.Err()
+	})
+	return holds, err
 }
 
 // paths returns the layers' directories, top first, as drivers want them.

@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 
+	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -22,6 +23,10 @@ type RegisterRequest struct {
 	Parent digest.Digest // chain id below; "" for a bottom layer
 	Diff   digest.Digest // what the uncompressed tar must hash to; "" if unknown
 	Owner  string        // who needs it from the moment it exists: "work/<random>"
+
+	// After is closed when the parent is there. Until then the layer is unpacked
+	// if the driver can do that without. nil means that the parent is there.
+	After <-chan struct{}
 }
 
 // Register unpacks a tar (plain or compressed) on top of a parent and returns
@@ -74,44 +79,88 @@ func (s *Store) holdPresent(ctx context.Context, chain digest.Digest, owner stri
 
 // unpackNew goes through the states of doc.go: tmp directory, final name, row.
 func (s *Store) unpackNew(ctx context.Context, req RegisterRequest, stream io.Reader) (l Layer, err error) {
-	below, err := s.Chain(ctx, req.Parent)
-	if err != nil {
-		return Layer{}, fmt.Errorf("looking up the parent: %w", err)
+	var below []Layer
+	early := req.After == nil || !s.unpacksApart()
+	if early {
+		if below, err = s.parents(ctx, req); err != nil {
+			return Layer{}, err
+		}
 	}
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
-	lowers := s.paths(below)
 	staging := filepath.Join(s.root, newStagingName())
 	undo.Add("remove "+staging, func(context.Context) error { return s.driver.remove(staging) })
-	if err := s.driver.stage(ctx, staging, lowers); err != nil {
+	if err := s.driver.stage(ctx, staging, s.paths(below)); err != nil {
 		return Layer{}, fmt.Errorf("making a directory: %w", err)
 	}
-	failpoint("layer-staged")
-	content, err := unpack(ctx, staging, lowers, s.driver.whiteouts(), stream)
+	failpoint.At("layer-staged")
+	content, err := unpack(ctx, staging, s.driver.whiteouts(), stream)
 	if err != nil {
 		return Layer{}, err
 	}
 	if req.Diff != "" && content.diff != req.Diff {
 		return Layer{}, errdefs.InvalidArgument.Errorf("layers from manifest don't match image configuration: the tar's digest is %s, expected %s", content.diff, req.Diff)
 	}
-	failpoint("layer-unpacked")
+	failpoint.At("layer-unpacked")
+	if !early {
+		if below, err = s.parents(ctx, req); err != nil {
+			return Layer{}, err
+		}
+	}
+	if s.unpacksApart() {
+		if err := content.implied.settle(filepath.Join(staging, "diff"), s.paths(below)); err != nil {
+			return Layer{}, err
+		}
+	}
+	return s.adopt(ctx, req, content, below, staging)
+}
+
+// unpacksApart says whether a layer's directory holds what is in its own tar
+// and nothing from below.
+func (s *Store) unpacksApart() bool { return s.driver.whiteouts() == whiteoutNodes }
+
+// parents waits for the layers below.
+func (s *Store) parents(ctx context.Context, req RegisterRequest) ([]Layer, error) {
+	if req.After != nil {
+		select {
+		case <-req.After:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	below, err := s.Chain(ctx, req.Parent)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the parent: %w", err)
+	}
+	return below, nil
+}
+
+// adopt gives what was unpacked its name and its row. The caller removes
+// staging if that fails.
+func (s *Store) adopt(ctx context.Context, req RegisterRequest, content content, below []Layer, staging string) (l Layer, err error) {
+	var undo errdefs.Undo
+	defer undo.OnError(&err)
 	l = Layer{Chain: chainOn(req.Parent, content.diff), Diff: content.diff, Parent: req.Parent,
 		Size: content.size, Total: content.size, Created: time.Now(), dir: newName()}
 	if len(below) > 0 {
 		l.Total += below[len(below)-1].Total
+	}
+	if err := s.driver.unmount(staging); err != nil {
+		return Layer{}, err
 	}
 	final := filepath.Join(s.root, l.dir)
 	if err := os.Rename(staging, final); err != nil {
 		return Layer{}, err
 	}
 	undo.Add("remove "+final, func(context.Context) error { return s.driver.remove(final) })
-	failpoint("layer-renamed")
+	failpoint.At("layer-renamed")
 	stored, replaced, err := s.insert(ctx, l, req.Owner)
 	if err != nil {
 		return Layer{}, err
 	}
+	failpoint.At("layer-recorded")
 	if replaced != "" {
-		s.discard(replaced)
+		s.drop(replaced)
 	}
 	return stored, nil
 }
@@ -133,7 +182,8 @@ func (s *Store) insert(ctx context.Context, l Layer, owner string) (stored Layer
 			stored, replaced = found[0], l.dir
 		default:
 			replaced = found[0].dir
-			_, err = tx.ExecContext(ctx, `UPDATE layers SET dir = ?, damaged = '' WHERE driver = ? AND chain = ?`, l.dir, s.Name(), l.Chain.String())
+			_, err = tx.ExecContext(ctx, `UPDATE layers SET diff = ?, parent = ?, dir = ?, size = ?, total = ?, damaged = '' WHERE driver = ? AND chain = ?`,
+				l.Diff.String(), orNull(l.Parent), l.dir, l.Size, l.Total, s.Name(), l.Chain.String())
 		}
 		if err != nil {
 			return fmt.Errorf("recording the layer: %w", err)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	securejoin "github.com/cyphar/filepath-securejoin/pathrs-lite"
@@ -13,6 +12,15 @@ import (
 
 	"github.com/engined/engined/proto/errdefs"
 )
+
+// openRoot opens a layer's own directory.
+func openRoot(dir string) (int, error) {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return fd, nil
+}
 
 // inRoot opens name below root as if root were "/": links, also absolute ones
 // and "..", end inside, and /proc-like magic links are refused.
@@ -132,54 +140,11 @@ func (u *unpacker) makeOneImplied(at, part, name string) (int, error) {
 	if err := unix.Mkdirat(parent, part, 0o755); err != nil {
 		return -1, err
 	}
-	if err := u.likeBelow(parent, part, name); err != nil {
+	if err := unix.Fchmodat(parent, part, 0o755, 0); err != nil { // whatever the umask
 		return -1, err
 	}
+	u.implied[name] = true
 	return u.openDir(name)
-}
-
-// likeBelow gives an implied directory owner, mode and times of the directory
-// it will hide: overlayfs shows the uppermost one's. Docker does not, and
-// turns /tmp into 0755 when a layer names only a file in it.
-func (u *unpacker) likeBelow(parent int, base, name string) error {
-	if u.style == whiteoutDeletes {
-		return unix.Fchmodat(parent, base, 0o755, 0)
-	}
-	for _, lower := range u.lowers {
-		stat, found, err := statBelow(filepath.Join(lower, "diff"), name)
-		if err != nil {
-			return err
-		}
-		if !found {
-			continue
-		}
-		if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
-			break // a file or a whiteout: nothing to be like
-		}
-		if err := unix.Fchownat(parent, base, int(stat.Uid), int(stat.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
-		u.times = append(u.times, directoryTimes{name, []unix.Timespec{stat.Atim, stat.Mtim}})
-		return unix.Fchmodat(parent, base, stat.Mode&0o7777, 0)
-	}
-	return unix.Fchmodat(parent, base, 0o755, 0)
-}
-
-func statBelow(lower, name string) (stat unix.Stat_t, found bool, err error) {
-	root, err := unix.Open(lower, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return stat, false, &os.PathError{Op: "open", Path: lower, Err: err}
-	}
-	defer unix.Close(root)
-	fd, err := inRoot(root, name, unix.O_PATH|unix.O_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return stat, false, nil
-	}
-	if err != nil {
-		return stat, false, err
-	}
-	defer unix.Close(fd)
-	return stat, true, unix.Fstat(fd, &stat)
 }
 
 // removeAll removes base and what is in it. The name is one component, so only

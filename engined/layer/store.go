@@ -21,7 +21,7 @@ import (
 // Options configure a Store.
 type Options struct {
 	Driver        string   // "" means: the one that has data, else the first that works here
-	DriverOptions []string // --storage-opt; none is known yet, so each is an error
+	DriverOptions []string // --storage-opt, each of them NAME=VALUE
 	Logger        *slog.Logger
 }
 
@@ -35,48 +35,64 @@ type Layer struct {
 	Created time.Time
 	Damaged string // "" or what is wrong with it
 	dir     string
+	misfit  bool // the row itself is damaged, see faultOf
 }
 
 // Store keeps the layers of one driver under one data root.
 type Store struct {
 	db     *store.DB
-	root   string // <data root>/<driver>
+	name   string // the driver's
+	root   string // <data root>/<name>
 	driver driver
 	log    *slog.Logger
 
 	keys keys // one verb at a time per writable layer, one unpack at a time per chain id
 
 	sweeping sync.WaitGroup // removals that nobody waits for; Close does
+	garbage  garbage
 }
 
 // Open opens the layers under root, the data root. It settles what an earlier
 // process left half done; slow removals go on in the background until Close.
 func Open(ctx context.Context, db *store.DB, root string, opts Options) (*Store, error) {
-	if len(opts.DriverOptions) > 0 {
-		return nil, errdefs.InvalidArgument.Errorf("unknown storage option %q: no storage driver here takes options", opts.DriverOptions[0])
-	}
 	if err := db.Migrate(ctx, "layer", schema); err != nil {
 		return nil, fmt.Errorf("preparing the layer tables: %w", err)
 	}
-	drv, err := choose(root, opts.Driver)
+	kind, err := choose(root, opts.Driver)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, root: filepath.Join(root, drv.name()), driver: drv, log: opts.Logger}
+	options, err := kind.parseOptions(opts.DriverOptions)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, name: kind.name, root: filepath.Join(root, kind.name), log: opts.Logger}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
-	all, err := s.All(ctx)
-	if err != nil {
+	if err := s.start(ctx, kind, options); err != nil {
 		return nil, err
-	}
-	if err := claim(s.root, len(all) > 0); err != nil {
-		return nil, err
-	}
-	if err := s.settle(ctx); err != nil {
-		return nil, fmt.Errorf("settling layers in %s: %w", s.root, err)
 	}
 	return s, nil
+}
+
+// start takes possession of the driver's directory before the driver does
+// anything there, and puts in order what is in it.
+func (s *Store) start(ctx context.Context, kind *kind, options map[string]string) error {
+	all, err := s.All(ctx)
+	if err != nil {
+		return err
+	}
+	if err := claim(s.root, len(all) > 0); err != nil {
+		return err
+	}
+	if s.driver, err = kind.open(s.root, options, s.log); err != nil {
+		return fmt.Errorf("opening storage driver %s: %w", s.name, err)
+	}
+	if err := s.settle(ctx); err != nil {
+		return fmt.Errorf("settling layers in %s: %w", s.root, err)
+	}
+	return nil
 }
 
 // marker is a file that says whose directory this is.
@@ -111,10 +127,10 @@ func (s *Store) Close() error {
 }
 
 // Name is the driver's name.
-func (s *Store) Name() string { return s.driver.name() }
+func (s *Store) Name() string { return s.name }
 
 // Status is what `docker info` prints below the driver's name.
-func (s *Store) Status() [][2]string { return s.driver.status(s.root) }
+func (s *Store) Status() [][2]string { return s.driver.status() }
 
 // settle makes directory and tables agree after whatever happened before:
 // holds of calls that died are dropped, unneeded layers removed, directories
@@ -166,10 +182,19 @@ func (s *Store) checkRows(ctx context.Context) (map[string]bool, error) {
 	return known, err
 }
 
+const directoryMissing = "its directory is missing"
+
 func (s *Store) checkRow(ctx context.Context, tx *sql.Tx, l Layer) error {
-	damage := ""
-	if _, err := os.Lstat(filepath.Join(s.root, l.dir, "diff")); errors.Is(err, fs.ErrNotExist) {
-		damage = "its directory is missing"
+	if l.misfit {
+		s.log.Error("layer is damaged", "chain", l.Chain, "damage", l.Damaged)
+		return nil
+	}
+	damage := l.Damaged
+	if damage == directoryMissing {
+		damage = "" // unless it still is
+	}
+	if err := s.driver.check(filepath.Join(s.root, l.dir)); errors.Is(err, fs.ErrNotExist) {
+		damage = directoryMissing
 	} else if err != nil {
 		damage = err.Error()
 	}
@@ -179,13 +204,15 @@ func (s *Store) checkRow(ctx context.Context, tx *sql.Tx, l Layer) error {
 	if damage != "" {
 		s.log.Error("layer is damaged", "chain", l.Chain, "dir", l.dir, "damage", damage)
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE layers SET damaged = ? WHERE driver = ? AND chain = ?`, damage, s.Name(), l.Chain.String())
-	return err
+	return s.mark(ctx, tx, l.Chain, damage)
 }
 
 // discard removes a directory: at once from its name, in the background from
 // the disk, because deep trees take seconds.
 func (s *Store) discard(dir string) {
+	if dir == "" {
+		return // a damaged row's, which names none
+	}
 	path := filepath.Join(s.root, dir)
 	if err := s.driver.unmount(path); err != nil {
 		s.log.Warn("unmounting what is to be removed; the next start tries again", "dir", dir, "err", err)

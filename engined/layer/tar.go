@@ -21,7 +21,7 @@ import (
 
 // WriteTar writes the uncompressed tar that the layer was made from; its
 // digest is the layer's diff id. A changed file is an error at that file.
-func (s *Store) WriteTar(ctx context.Context, chain digest.Digest, to io.Writer) error {
+func (s *Store) WriteTar(ctx context.Context, chain digest.Digest, to io.Writer) (err error) {
 	l, err := s.Get(ctx, chain)
 	if err != nil {
 		return err
@@ -39,7 +39,12 @@ func (s *Store) WriteTar(ctx context.Context, chain digest.Digest, to io.Writer)
 	if err != nil {
 		return errdefs.DataLoss.Errorf("reading tar-split metadata of layer %s: %w", l.Chain, err)
 	}
-	files, err := openFiles(ctx, filepath.Join(dir, "diff"))
+	diff, done, err := s.driver.read(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("reading layer %s: %w", l.Chain, err)
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	files, err := openFiles(ctx, diff)
 	if err != nil {
 		return err
 	}

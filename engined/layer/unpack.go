@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc64"
 	"io"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -30,19 +29,20 @@ const (
 
 // content is what unpacking learned about a tar.
 type content struct {
-	diff digest.Digest
-	size int64
+	diff    digest.Digest
+	size    int64
+	implied implied
 }
 
 // unpack writes the tar in stream to dir/diff, and beside it what is needed to
 // get the same bytes back.
-func unpack(ctx context.Context, dir string, lowers []string, style whiteoutStyle, stream io.Reader) (content, error) {
+func unpack(ctx context.Context, dir string, style whiteoutStyle, stream io.Reader) (content, error) {
 	source, err := openTar(ctx, stream)
 	if err != nil {
 		return content{}, err
 	}
 	defer source.Close()
-	u, err := newUnpacker(ctx, filepath.Join(dir, "diff"), lowers, style)
+	u, err := newUnpacker(ctx, filepath.Join(dir, "diff"), style)
 	if err != nil {
 		return content{}, err
 	}
@@ -58,7 +58,7 @@ func unpack(ctx context.Context, dir string, lowers []string, style whiteoutStyl
 	if err != nil {
 		return content{}, err
 	}
-	return content{diff: source.digest(), size: size}, nil
+	return content{diff: source.digest(), size: size, implied: u.implied}, nil
 }
 
 // unpacker puts entries of one tar below one directory. It is used by one
@@ -67,7 +67,6 @@ type unpacker struct {
 	ctx    context.Context // of the call that the unpacker is
 	root   int             // descriptor of the directory
 	style  whiteoutStyle
-	lowers []string         // directories of the layers below, top first
 	made   map[string]bool  // paths this tar has made; only for whiteoutDeletes
 	times  []directoryTimes // set last, because filling directories changes them
 	parent int              // cached descriptor of the directory parentOf, or -1
@@ -75,6 +74,8 @@ type unpacker struct {
 	buffer []byte
 	copied int64   // bytes of the present entry that went into a file
 	sum    [8]byte // their crc64
+
+	implied implied
 }
 
 type directoryTimes struct {
@@ -82,13 +83,13 @@ type directoryTimes struct {
 	times []unix.Timespec
 }
 
-func newUnpacker(ctx context.Context, dir string, lowers []string, style whiteoutStyle) (*unpacker, error) {
-	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+func newUnpacker(ctx context.Context, dir string, style whiteoutStyle) (*unpacker, error) {
+	root, err := openRoot(dir)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
+		return nil, err
 	}
-	return &unpacker{ctx: ctx, root: root, style: style, lowers: lowers, parent: -1,
-		made: map[string]bool{}, buffer: make([]byte, len(zeros))}, nil
+	return &unpacker{ctx: ctx, root: root, style: style, parent: -1,
+		made: map[string]bool{}, buffer: make([]byte, len(zeros)), implied: implied{".": true}}, nil
 }
 
 func (u *unpacker) close() {
@@ -217,6 +218,7 @@ func (u *unpacker) rootEntry(header *tar.Header) error {
 		return err
 	}
 	u.times = append(u.times, directoryTimes{".", timesOf(header)})
+	delete(u.implied, ".")
 	return nil
 }
 

@@ -2,193 +2,107 @@ package layer
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/engined/layer/quota"
+	"github.com/engined/engined/proto/errdefs"
 )
 
 // vfs joins layers by copying: each has the whole tree below it. It works on
-// every file system and is slow; shared blocks (FICLONE) help where there are.
-type vfs struct{}
-
-func (vfs) name() string { return "vfs" }
-
-func (vfs) status(root string) [][2]string {
-	return [][2]string{{"Backing Filesystem", filesystemOf(root)}}
+// every file system and is slow; where blocks can be shared (FICLONE) it costs
+// little more than the names.
+type vfs struct {
+	dir   string // <data root>/vfs
+	limit int64  // default size of a writable layer, with all that is below
 }
 
-func (vfs) probe(root string) error  { return unix.Access(root, unix.W_OK) }
+func probeVFS(root string) error {
+	if err := unix.Access(root, unix.W_OK); err != nil {
+		return errdefs.FailedPrecondition.Errorf("writing there: %w", err)
+	}
+	return nil
+}
+
+func openVFS(dir string, options map[string]string, _ *slog.Logger) (driver, error) {
+	v := vfs{dir: dir}
+	if text, given := options["size"]; given {
+		var err error
+		if v.limit, err = parseSize("size", text); err != nil {
+			return nil, err
+		}
+		if err := v.limitable(); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+func (v vfs) limitable() error {
+	if err := quota.Supported(v.dir); err != nil {
+		return errNoLimit("vfs over xfs with 'pquota' mount option or ext4 with 'prjquota'", err)
+	}
+	return nil
+}
+
+func (vfs) status() [][2]string      { return nil } // as dockerd
 func (vfs) whiteouts() whiteoutStyle { return whiteoutDeletes }
 func (vfs) unmount(string) error     { return nil }
-func (vfs) remove(dir string) error  { return os.RemoveAll(dir) }
+func (vfs) check(dir string) error   { return checkDiff(dir) }
 
 func (v vfs) stage(ctx context.Context, dir string, lowers []string) error {
-	return v.create(ctx, dir, lowers)
-}
-
-func (vfs) create(ctx context.Context, dir string, lowers []string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
+	return v.fill(ctx, dir, lowers)
+}
+
+func (vfs) fill(ctx context.Context, dir string, lowers []string) error {
 	if err := makeDiff(dir, lowers); err != nil || len(lowers) == 0 {
 		return err
 	}
-	return copyTree(ctx, filepath.Join(lowers[0], "diff"), filepath.Join(dir, "diff"))
+	return copyTree(ctx, diffOf(lowers), filepath.Join(dir, "diff"))
 }
 
-func (vfs) mount(_ context.Context, dir string, _ []string) (string, error) {
-	diff := filepath.Join(dir, "diff")
-	_, err := os.Lstat(diff)
-	return diff, err
-}
-
-// size is what the tree has more than the one below.
-func (vfs) size(ctx context.Context, dir string, lowers []string) (int64, error) {
-	whole, err := treeSize(ctx, filepath.Join(dir, "diff"))
-	if err != nil || len(lowers) == 0 {
-		return whole, err
+// create limits the directory while it is empty: what is made in it later
+// counts, the copy of the layers below too.
+func (v vfs) create(ctx context.Context, dir string, lowers []string, size int64) error {
+	if size == 0 {
+		size = v.limit
+	} else if err := v.limitable(); err != nil {
+		return err
 	}
-	below, err := treeSize(ctx, filepath.Join(lowers[0], "diff"))
-	return max(whole-below, 0), err
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if size > 0 {
+		if err := quota.Set(size, dir); err != nil {
+			return err
+		}
+	}
+	return classify(v.fill(ctx, dir, lowers))
+}
+
+func (v vfs) mount(_ context.Context, dir string, _ []string) (string, error) {
+	return filepath.Join(dir, "diff"), v.check(dir)
+}
+
+func (vfs) read(_ context.Context, dir string) (string, func() error, error) {
+	return filepath.Join(dir, "diff"), nothing, nil
+}
+
+func (vfs) remove(dir string) error {
+	if err := quota.Clear(dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+func (vfs) size(ctx context.Context, dir string, lowers []string) (int64, error) {
+	return addedSize(ctx, filepath.Join(dir, "diff"), diffOf(lowers))
 }
 
 func (vfs) describe(string, []string, bool) map[string]string { return nil }
-
-// copyTree copies everything below from into to, which exists. Nobody else
-// writes in either; links are copied, never followed.
-func copyTree(ctx context.Context, from, to string) error {
-	type name struct{ device, inode uint64 }
-	linked := map[name]string{} // first copy of each inode with several names
-	var directories []string    // their times are set last: filling them changes them
-	err := filepath.WalkDir(from, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		var stat unix.Stat_t
-		if err := unix.Lstat(path, &stat); err != nil {
-			return &fs.PathError{Op: "lstat", Path: path, Err: err}
-		}
-		target := filepath.Join(to, strings.TrimPrefix(path, from))
-		if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
-			directories = append(directories, path)
-		} else if stat.Nlink > 1 {
-			key := name{stat.Dev, stat.Ino}
-			if first, done := linked[key]; done {
-				return os.Link(first, target)
-			}
-			linked[key] = target
-		}
-		return copyOne(path, target, &stat)
-	})
-	if err != nil {
-		return fmt.Errorf("copying %s: %w", from, err)
-	}
-	for i := len(directories) - 1; i >= 0; i-- {
-		var stat unix.Stat_t
-		if err := unix.Lstat(directories[i], &stat); err != nil {
-			return err
-		}
-		if err := copyTimes(filepath.Join(to, strings.TrimPrefix(directories[i], from)), &stat); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func copyOne(from, to string, stat *unix.Stat_t) error {
-	if err := copyContent(from, to, stat); err != nil {
-		return &fs.PathError{Op: "copy", Path: from, Err: err}
-	}
-	if err := unix.Lchown(to, int(stat.Uid), int(stat.Gid)); err != nil {
-		return &fs.PathError{Op: "lchown", Path: to, Err: err}
-	}
-	if err := copyXattrs(from, to); err != nil {
-		return err
-	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Chmod(to, stat.Mode&0o7777); err != nil {
-			return &fs.PathError{Op: "chmod", Path: to, Err: err}
-		}
-	}
-	return copyTimes(to, stat)
-}
-
-func copyContent(from, to string, stat *unix.Stat_t) error {
-	switch stat.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		return nil
-	case unix.S_IFREG:
-		return copyFile(from, to)
-	case unix.S_IFLNK:
-		target, err := os.Readlink(from)
-		if err != nil {
-			return err
-		}
-		return os.Symlink(target, to)
-	default: // devices, fifos, sockets
-		return unix.Mknod(to, stat.Mode, int(stat.Rdev))
-	}
-}
-
-func copyFile(from, to string) (err error) {
-	source, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, target.Close()) }()
-	if unix.IoctlFileClone(int(target.Fd()), int(source.Fd())) == nil {
-		return nil
-	}
-	_, err = io.Copy(target, source)
-	return err
-}
-
-func copyTimes(path string, stat *unix.Stat_t) error {
-	times := []unix.Timespec{stat.Atim, stat.Mtim}
-	if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return &fs.PathError{Op: "utimensat", Path: path, Err: err}
-	}
-	return nil
-}
-
-func copyXattrs(from, to string) error {
-	names := make([]byte, 64<<10) // the kernel's XATTR_LIST_MAX
-	n, err := unix.Llistxattr(from, names)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil
-	}
-	if err != nil {
-		return &fs.PathError{Op: "llistxattr", Path: from, Err: err}
-	}
-	for _, name := range strings.Split(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
-		if name == "" {
-			continue
-		}
-		value := make([]byte, 64<<10) // XATTR_SIZE_MAX
-		n, err := unix.Lgetxattr(from, name, value)
-		if err != nil {
-			return &fs.PathError{Op: "lgetxattr " + name, Path: from, Err: err}
-		}
-		if err := unix.Lsetxattr(to, name, value[:n], 0); err != nil {
-			return &fs.PathError{Op: "lsetxattr " + name, Path: to, Err: err}
-		}
-	}
-	return nil
-}

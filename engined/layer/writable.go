@@ -18,7 +18,7 @@ import (
 
 // CreateOptions are the options of a container's writable layer.
 type CreateOptions struct {
-	StorageOpt map[string]string // HostConfig.StorageOpt; none is known yet
+	StorageOpt map[string]string // HostConfig.StorageOpt: size
 }
 
 // writableID keeps ids usable as names of a directory and apart from what else
@@ -31,8 +31,9 @@ func (s *Store) Create(ctx context.Context, id string, parent digest.Digest, opt
 	if !writableID.MatchString(id) {
 		return errdefs.InvalidArgument.Errorf("invalid id %q for a writable layer: expected letters, digits, dots and underscores", id)
 	}
-	for name := range opts.StorageOpt {
-		return errdefs.InvalidArgument.Errorf("unknown storage option %q for driver %s", name, s.Name())
+	size, err := sizeOf(s.name, opts.StorageOpt)
+	if err != nil {
+		return err
 	}
 	unlock, err := s.keys.lock(ctx, id)
 	if err != nil {
@@ -53,16 +54,16 @@ func (s *Store) Create(ctx context.Context, id string, parent digest.Digest, opt
 	if err != nil {
 		return fmt.Errorf("creating writable layer %s: %w", id, err)
 	}
-	return s.create(ctx, id, parent, lowers)
+	return s.create(ctx, id, parent, lowers, size)
 }
 
 // create makes the directory, then the row: what has no row is swept.
-func (s *Store) create(ctx context.Context, id string, parent digest.Digest, lowers []string) (err error) {
+func (s *Store) create(ctx context.Context, id string, parent digest.Digest, lowers []string, size int64) (err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
 	dir := filepath.Join(s.root, id)
 	undo.Add("remove "+dir, func(context.Context) error { return s.driver.remove(dir) })
-	if err := s.driver.create(ctx, dir, lowers); err != nil {
+	if err := s.driver.create(ctx, dir, lowers, size); err != nil {
 		return fmt.Errorf("creating writable layer %s: %w", id, err)
 	}
 	err = s.db.Update(ctx, func(tx *sql.Tx) error {

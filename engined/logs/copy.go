@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,53 +22,85 @@ type Request struct {
 	Read         logfile.ReadOptions
 	Timestamps   bool
 	Details      bool // what the log was configured to add to each line
+
+	Stdout, Stderr bool // which of the two is wanted
+	Framed         bool // in Docker's multiplexed stream, each entry a frame
 }
 
 // timestamp is RFC 3339 with all nine digits: lines align, and sort as text.
 const timestamp = "2006-01-02T15:04:05.000000000Z07:00"
 
-// Copy writes a log to stdout and stderr, of which nil is not wanted. Each
-// entry is one Write.
-func Copy(ctx context.Context, req Request, stdout, stderr io.Writer) (err error) {
+// flushSize is how much is collected before a Write while entries are there to
+// be sent: many at once, none late.
+const flushSize = 32 << 10
+
+// Copy writes a log to w.
+func Copy(ctx context.Context, req Request, w io.Writer) (err error) {
 	reader, err := logfile.NewReader(req.Driver, req.Path, req.Read)
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
-	var line []byte
+	var collected []byte
 	for {
-		entry, err := reader.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return nil
+		entry, err := reader.Buffered()
+		if entry == nil && err == nil {
+			if collected, err = send(w, collected); err != nil {
+				return err
+			}
+			entry, err = reader.Next(ctx)
 		}
 		if err != nil {
-			return fmt.Errorf("reading the log: %w", err)
+			_, unsent := send(w, collected)
+			if errors.Is(err, io.EOF) {
+				return unsent
+			}
+			return errors.Join(fmt.Errorf("reading the log: %w", err), unsent)
 		}
-		to := stdout
-		if entry.Stream == logfile.Stderr {
-			to = stderr
-		}
-		if to == nil {
+		if !req.wants(entry.Stream) {
 			continue
 		}
-		line = req.render(line[:0], entry)
-		if _, err := to.Write(line); err != nil {
-			return errdefs.Canceled.Errorf("writing the log: %w", err)
+		if collected = req.render(collected, entry); len(collected) >= flushSize {
+			if collected, err = send(w, collected); err != nil {
+				return err
+			}
 		}
 	}
 }
 
+// send writes what was collected and returns its memory.
+func send(w io.Writer, collected []byte) ([]byte, error) {
+	if len(collected) > 0 {
+		if _, err := w.Write(collected); err != nil {
+			return nil, errdefs.Canceled.Errorf("writing the log: %w", err)
+		}
+	}
+	return collected[:0], nil
+}
+
+func (req *Request) wants(s logfile.Stream) bool {
+	return s == logfile.Stdout && req.Stdout || s == logfile.Stderr && req.Stderr
+}
+
 // render appends an entry as the client sees it.
-func (req Request) render(line []byte, entry *logfile.Entry) []byte {
+func (req *Request) render(to []byte, entry *logfile.Entry) []byte {
+	begin := len(to)
+	if req.Framed {
+		to = append(to, byte(entry.Stream), 0, 0, 0, 0, 0, 0, 0) // the length is filled in below
+	}
 	if req.Timestamps {
-		line = entry.Time.UTC().AppendFormat(line, timestamp)
-		line = append(line, ' ')
+		to = entry.Time.UTC().AppendFormat(to, timestamp)
+		to = append(to, ' ')
 	}
 	if req.Details {
-		line = append(line, details(entry.Attrs)...)
-		line = append(line, ' ')
+		to = append(to, details(entry.Attrs)...)
+		to = append(to, ' ')
 	}
-	return append(line, entry.Line...)
+	to = append(to, entry.Line...)
+	if req.Framed {
+		binary.BigEndian.PutUint32(to[begin+4:], uint32(len(to)-begin-frameHeader))
+	}
+	return to
 }
 
 func details(attrs map[string]string) string {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	_ "github.com/mattn/go-sqlite3" // the database/sql driver "sqlite3"
+	"golang.org/x/sys/unix"
 )
 
 // readers bounds the connections that views use at the same time.
@@ -17,6 +18,7 @@ const readers = 4
 
 // DB is an open database. It is safe for concurrent use.
 type DB struct {
+	path  string
 	write *sql.DB // one connection: the queue of writers
 	read  *sql.DB
 }
@@ -38,7 +40,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening store %s: %w", path, err), write.Close())
 	}
-	db := &DB{write: write, read: read}
+	db := &DB{path: path, write: write, read: read}
 	err = db.Update(ctx, createVersions)
 	if err == nil {
 		err = db.keepRoom(ctx)
@@ -114,6 +116,20 @@ func transact(ctx context.Context, pool *sql.DB, do func(*sql.Tx) error) (err er
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("committing transaction: %w", err)
+	}
+	return nil
+}
+
+// Sync makes what was committed until now survive a power failure, too. What is
+// not in the log any more has been synced on its way into the file.
+func (db *DB) Sync() error {
+	log, err := os.OpenFile(db.path+"-wal", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("syncing the database: %w", err)
+	}
+	defer log.Close() // SQLite's locks are on the other two files
+	if err := unix.Fdatasync(int(log.Fd())); err != nil {
+		return fmt.Errorf("syncing the database: %w", err)
 	}
 	return nil
 }

@@ -81,27 +81,38 @@ func (s *Service) current() Settings {
 
 var validID = regexp.MustCompile(`^[0-9a-f-]{36}$`)
 
-// loadID reads the engine's id or makes one.
+// loadID reads the engine's id or makes one. An empty file is what a power cut
+// leaves of one that was written and not synced.
 func loadID(path string) (string, error) {
 	content, err := os.ReadFile(path)
-	if err == nil {
+	if err == nil && len(content) > 0 {
 		if id := strings.TrimSpace(string(content)); validID.MatchString(id) {
 			return id, nil
 		}
 		return "", fmt.Errorf("%s: expected a UUID, got %q", path, content)
 	}
-	if !errors.Is(err, os.ErrNotExist) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("reading the engine's id: %w", err)
 	}
 	id := newID()
 	temporary := path + ".new"
-	if err := os.WriteFile(temporary, []byte(id+"\n"), 0o600); err != nil {
+	if err := writeSynced(temporary, id+"\n"); err != nil {
 		return "", fmt.Errorf("writing the engine's id: %w", err)
 	}
 	if err := os.Rename(temporary, path); err != nil {
 		return "", fmt.Errorf("writing the engine's id: %w", err)
 	}
 	return id, nil
+}
+
+// writeSynced writes a file whose content is on disk before its next name is.
+func writeSynced(path, content string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(content)
+	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // newID returns a random UUID (RFC 9562 version 4).

@@ -53,6 +53,12 @@ func TestTheEngineKeepsItsID(t *testing.T) {
 	if other := openTest(t, t.TempDir(), "", fake{}).ID(); other == first {
 		t.Error("two engines have one id")
 	}
+	if err := os.WriteFile(filepath.Join(root, "engine-id"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if made := openTest(t, root, "", fake{}).ID(); !validID.MatchString(made) {
+		t.Errorf("after a power cut: %q", made)
+	}
 	if err := os.WriteFile(filepath.Join(root, "engine-id"), []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
 	}

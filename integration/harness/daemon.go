@@ -139,3 +139,18 @@ func (d *Daemon) Descriptors(t testing.TB) int {
 	}
 	return len(entries)
 }
+
+// PeakMemory is the most bytes that the process had resident, ever.
+func (d *Daemon) PeakMemory(t testing.TB) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kib int64
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatalf("%s: VmHWM: %v", d.Name, err)
+	}
+	return kib << 10
+}

@@ -50,6 +50,9 @@ func NewReference(owner, ask testing.TB, flags ...string) *Dockerd {
 	return d
 }
 
+// Client returns a client of its API that is closed with the test.
+func (d *Dockerd) Client(t testing.TB) *client.Client { return newClient(t, d.Host()) }
+
 // Host is the address for DOCKER_HOST.
 func (d *Dockerd) Host() string { return "unix://" + d.Socket }
 

@@ -23,10 +23,16 @@ type Registry struct {
 // NewRegistry starts an empty registry, or skips the test.
 func NewRegistry(t testing.TB) *Registry {
 	t.Helper()
+	return RegistryOf(t, t.TempDir())
+}
+
+// RegistryOf starts a registry of what is in a directory.
+func RegistryOf(t testing.TB, dir string) *Registry {
+	t.Helper()
 	if !Executable(registryBinary) {
 		t.Skip("docker-registry is not installed")
 	}
-	r := &Registry{Host: freePort(t), Dir: t.TempDir()}
+	r := &Registry{Host: freePort(t), Dir: dir}
 	config := filepath.Join(t.TempDir(), "registry.yml")
 	content := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp: {addr: %q}\n", r.Dir, r.Host)
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {

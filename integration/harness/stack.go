@@ -2,6 +2,7 @@ package harness
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -34,6 +35,7 @@ type Options struct {
 	NoImage       bool     // no busybox image
 	Engined       []string // further flags for engined
 	Supervisor    []string // further flags for the supervisor
+	DataRoot      string   // engined's, if it shall lie elsewhere
 }
 
 // Stack is one instance.
@@ -168,7 +170,7 @@ func (s *Stack) start(name string, argv []string) *Daemon {
 }
 
 // Places of the instance.
-func (s *Stack) DataRoot() string          { return filepath.Join(s.Dir, "data") }
+func (s *Stack) DataRoot() string          { return cmp.Or(s.options.DataRoot, filepath.Join(s.Dir, "data")) }
 func (s *Stack) ExecRoot() string          { return filepath.Join(s.Dir, "x") }
 func (s *Stack) StateDir() string          { return filepath.Join(s.Dir, "st") }
 func (s *Stack) SupervisorAddress() string { return "unix://" + filepath.Join(s.Dir, "s.sock") }

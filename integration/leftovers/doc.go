@@ -9,7 +9,7 @@
 //
 // How things are recognised:
 //
-//	process    its executable lies beside ocirun, or its mounts show one of our directories
+//	process    its executable lies beside ocirun or in one of our directories, or it works there, or its mounts show one
 //	mount      mount point, source or options lie in one of our directories
 //	cgroup     a directory named by a container's id (64 hex digits) or one of our prefixes
 //	netns      a name in /run/netns with one of our prefixes (an instance's own are mounts)

@@ -74,9 +74,9 @@ func (p Proc) Ours() bool {
 	switch filepath.Base(p.Exe) {
 	case "engined", "ocirun":
 		return true
-	case "supervisor", "shim": // common names; ours lie beside ocirun
+	case "supervisor", "shim": // common names; ours lie beside ocirun, or work in one of our directories
 		_, err := os.Lstat(filepath.Join(filepath.Dir(p.Exe), "ocirun"))
-		return err == nil
+		return err == nil || ourDirectory.MatchString(p.Exe) || ourDirectory.MatchString(p.Cwd)
 	}
 	return false
 }

@@ -23,7 +23,7 @@ func TestEngines(t *testing.T) {
 }
 
 func runBy(t *testing.T, name string, cli harness.CLI) contender {
-	return contender{name, func() error {
+	return contender{name: name, once: func() error {
 		result := cli.Run(t, "run", "--rm", "--net=none", harness.Image, "true")
 		if result.Status != 0 {
 			return fmt.Errorf("status %d: %s", result.Status, result.Stderr)

@@ -49,7 +49,7 @@ func runsOf(t *testing.T, dir string, runtimes []bundle.Runtime, spec func(strin
 		if err := bundle.Make(own, spec(id)); err != nil {
 			t.Fatal(err)
 		}
-		contenders = append(contenders, contender{runtime.Name, func() error {
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error {
 			out, err := runtime.Call(own, "run", id)
 			if err == nil && out.Status != 0 {
 				err = fmt.Errorf("status %d: %s", out.Status, out.Stderr)

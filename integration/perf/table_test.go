@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { os.Exit(bundle.Main(m)) }
 type contender struct {
 	name string
 	once func() error // one sample
+	tidy func() error // after it, not measured; may be nil
 }
 
 // measured is what one contender showed.
@@ -38,6 +39,9 @@ func takeTurns(n int, idle time.Duration, contenders []contender) ([]measured, e
 			began := time.Now()
 			err := c.once()
 			took := time.Since(began)
+			if err == nil && c.tidy != nil {
+				err = c.tidy()
+			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
@@ -92,8 +96,8 @@ func show(t *testing.T, title string, samples int, idle time.Duration, contender
 func TestTakeTurns(t *testing.T) {
 	var order []string
 	contenders := []contender{
-		{"a", func() error { order = append(order, "a"); return nil }},
-		{"b", func() error { order = append(order, "b"); return nil }},
+		{name: "a", once: func() error { order = append(order, "a"); return nil }},
+		{name: "b", once: func() error { order = append(order, "b"); return nil }},
 	}
 	results, err := takeTurns(2, 0, contenders)
 	if err != nil || strings.Join(order, "") != "ababab" {

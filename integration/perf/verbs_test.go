@@ -64,7 +64,7 @@ func TestCycle(t *testing.T) {
 	for _, runtime := range runtimes {
 		own := filepath.Join(dir, "cycle", runtime.Name)
 		id := sleeper(t, own, runtime)
-		contenders = append(contenders, contender{runtime.Name, func() error {
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error {
 			return errors.Join(call(runtime, own, "create", id), call(runtime, own, "start", id), call(runtime, own, "delete", "--force", id))
 		}})
 	}
@@ -82,7 +82,7 @@ func TestExec(t *testing.T) {
 		if err := call(runtime, own, "run", "--detach", id); err != nil {
 			t.Fatal(err)
 		}
-		contenders = append(contenders, contender{runtime.Name, func() error { return call(runtime, own, "exec", id, "/bin/true") }})
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error { return call(runtime, own, "exec", id, "/bin/true") }})
 	}
 	show(t, "exec of /bin/true, dockerd's spec", 100, 0, contenders)
 	show(t, "exec of /bin/true, dockerd's spec, 150 ms idle between", 20, 150*time.Millisecond, contenders)
@@ -103,7 +103,7 @@ func TestParallel(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		contenders = append(contenders, contender{runtime.Name, func() error {
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error {
 			return together(atOnce, func(i int) error { return call(runtime, dirs[i], "run", ids[i]) })
 		}})
 	}
@@ -141,7 +141,7 @@ func TestCrowded(t *testing.T) {
 		if !*full {
 			n = 2
 		}
-		results, err := takeTurns(n, 0, []contender{{name, func() error { return call(ocirun, own, "run", probe) }}})
+		results, err := takeTurns(n, 0, []contender{{name: name, once: func() error { return call(ocirun, own, "run", probe) }}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,9 @@ import (
 type Location struct {
 	V1 map[string]string `json:"v1,omitempty"` // Hierarchy.Name → absolute directory
 	V2 string            `json:"v2,omitempty"` // absolute directory; beside V1 on a hybrid host
+
+	Unit string `json:"unit,omitempty"` // systemd's name of it, if systemd made it
+	User bool   `json:"user,omitempty"` // the unit is of the user's systemd, not the host's
 }
 
 // Cgroup is a container's cgroup: one directory on v2, one per hierarchy on v1.

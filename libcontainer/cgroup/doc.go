@@ -23,11 +23,19 @@
 // joined too, as runc does: Location.V2 is its directory. On a pure v2 host
 // Location.V1 is empty.
 //
+// # systemd
+//
+// With --systemd-cgroup systemd makes the directories, of a unit that is born
+// with the container's process in it (systemd.go), and is told the limits as
+// properties (systemd_properties.go). The same limits are written to the files
+// too, since systemd does not know all of them. From then on the cgroup is used
+// as any other; Location.Unit makes Update tell systemd and Remove stop the unit.
+//
 // # Absent on purpose
 //
-// The systemd driver (Make answers NotImplemented), cilium/ebpf (the device
-// filter is twenty lines of instructions and two bpf(2) calls), threaded v2
-// cgroups, kernel memory limits (the kernel dropped them).
+// cilium/ebpf (the device filter is twenty lines of instructions and two
+// bpf(2) calls), threaded v2 cgroups, kernel memory limits (the kernel dropped
+// them).
 //
 // # Start reading
 //

@@ -16,7 +16,7 @@ import (
 // If ctx ends first they are thawed again.
 func (c *Cgroup) Freeze(ctx context.Context) error {
 	var err error
-	switch dir := c.freezerDir(); {
+	switch dir := c.FreezerDir(); {
 	case dir == "":
 		return errdefs.NotImplemented.Errorf("cannot freeze: the freezer controller is not mounted")
 	case c.unified():
@@ -36,7 +36,7 @@ func (c *Cgroup) Thaw(context.Context) error { return c.thaw() }
 
 // thaw takes effect at once on v1 and v2; there is nothing to wait for.
 func (c *Cgroup) thaw() error {
-	dir := c.freezerDir()
+	dir := c.FreezerDir()
 	if dir == "" {
 		return nil
 	}
@@ -57,7 +57,7 @@ func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err,
 // Frozen reports whether Freeze has been asked for, done or not yet done. A
 // cgroup that is gone is not frozen.
 func (c *Cgroup) Frozen() (bool, error) {
-	dir := c.freezerDir()
+	dir := c.FreezerDir()
 	if dir == "" {
 		return false, nil
 	}
@@ -76,7 +76,8 @@ func (c *Cgroup) Frozen() (bool, error) {
 	return state == "FROZEN" || state == "FREEZING" || state == "1", nil
 }
 
-func (c *Cgroup) freezerDir() string {
+// FreezerDir is the directory by which the cgroup is frozen, "" if there is none.
+func (c *Cgroup) FreezerDir() string {
 	if c.unified() {
 		return c.location.V2
 	}

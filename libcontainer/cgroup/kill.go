@@ -50,7 +50,7 @@ func (c *Cgroup) killOnce(ctx context.Context) (found int, err error) {
 	if err != nil || len(pids) == 0 {
 		return 0, err
 	}
-	frozen := c.freezerDir() != "" && c.Freeze(ctx) == nil // best effort: the loop catches what forks
+	frozen := c.FreezerDir() != "" && c.Freeze(ctx) == nil // best effort: the loop catches what forks
 	pids, err = c.Pids(true)
 	handles := killAll(pids)
 	if frozen {

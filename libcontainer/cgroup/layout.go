@@ -218,6 +218,16 @@ func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
+// PathsOf returns the cgroups of a process by the names of their hierarchies,
+// as /proc/PID/cgroup has them.
+func PathsOf(pid int) (map[string]string, error) {
+	file, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return nil, err
+	}
+	return parseOwn(string(file)), nil
+}
+
 // parseOwn maps hierarchy names to paths, from a /proc/PID/cgroup file of lines
 // ID:CONTROLLERS:PATH. A hierarchy with controllers and a name is listed by its
 // controllers, as mounts are.

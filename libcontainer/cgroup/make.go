@@ -19,15 +19,13 @@ import (
 
 // Options modify Make.
 type Options struct {
-	Systemd  bool // --systemd-cgroup
+	Systemd  bool // --systemd-cgroup: the caller uses MakeUnit instead of Make
 	Rootless bool // what cannot be made for lack of permission is left out, unless the spec names a path
 }
 
-// Make creates the cgroup's directories. On error what it made is gone again.
+// Make creates the cgroup's directories; with the systemd driver, see MakeUnit.
+// On error what it made is gone again.
 func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, err error) {
-	if opts.Systemd {
-		return nil, errdefs.NotImplemented.Errorf("the systemd cgroup driver is not implemented; run without --systemd-cgroup")
-	}
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
 	cgroupsPath := pathOf(spec)

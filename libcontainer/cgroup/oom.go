@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -28,11 +29,11 @@ func (c *Cgroup) OOMKills() (uint64, error) {
 	return parseFlat(text)["oom_kill"], nil
 }
 
-// WatchOOM sends whenever the kernel runs out of the cgroup's memory. Notices
-// that nobody takes become one. The channel closes when ctx ends or the cgroup
-// is removed; on v2 already when its last process is gone, because removal
-// itself raises no event there.
-func (c *Cgroup) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
+// OOMs yields whenever the kernel runs out of the cgroup's memory, on the
+// goroutine that ranges over it and once. It ends when ctx does or the cgroup is
+// removed; on v2 already when its last process is gone, because removal itself
+// raises no event there.
+func (c *Cgroup) OOMs(ctx context.Context) (iter.Seq[struct{}], error) {
 	if c.unified() {
 		return watchV2(ctx, c.location.V2)
 	}
@@ -43,9 +44,29 @@ func (c *Cgroup) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
 	return watchV1(ctx, dir)
 }
 
+// WatchOOM is OOMs as a channel. Notices that nobody takes become one. The
+// channel closes at the end.
+func (c *Cgroup) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
+	ooms, err := c.OOMs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan struct{}, 1)
+	go func() {
+		defer close(out)
+		for range ooms {
+			select {
+			case out <- struct{}{}:
+			default: // one is waiting already
+			}
+		}
+	}()
+	return out, nil
+}
+
 // watchV1 registers an eventfd with cgroup.event_control, kernel doc
 // cgroup-v1/memory.rst section 9. The kernel signals it on OOM and on removal.
-func watchV1(ctx context.Context, dir string) (<-chan struct{}, error) {
+func watchV1(ctx context.Context, dir string) (iter.Seq[struct{}], error) {
 	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("making an eventfd: %w", err)
@@ -79,7 +100,7 @@ func inode(dir string) uint64 {
 
 // watchV2 has inotify tell when memory.events or cgroup.events changes, and
 // compares the count of kills.
-func watchV2(ctx context.Context, dir string) (<-chan struct{}, error) {
+func watchV2(ctx context.Context, dir string) (iter.Seq[struct{}], error) {
 	path := filepath.Join(dir, "memory.events")
 	text, err := read(dir, "memory.events")
 	if err != nil {
@@ -119,18 +140,16 @@ func watchV2(ctx context.Context, dir string) (<-chan struct{}, error) {
 	}), nil
 }
 
-// notices owns file: one goroutine reads it until ctx ends, which a second one
-// tells it by closing the file, and judges what each event means.
-func notices(ctx context.Context, file *os.File, judge func() (oom, done bool)) <-chan struct{} {
-	out := make(chan struct{}, 1)
+// notices owns file: it reads it until ctx ends, which closes the file, and
+// judges what each event means.
+func notices(ctx context.Context, file *os.File, judge func() (oom, done bool)) iter.Seq[struct{}] {
 	stop := context.AfterFunc(ctx, func() { file.Close() })
-	go func() {
-		defer close(out)
+	return func(yield func(struct{}) bool) {
 		defer file.Close()
 		defer stop()
-		buffer := make([]byte, 4096)
+		var buffer [512]byte // some dozens of inotify events without a name
 		for {
-			_, err := file.Read(buffer)
+			_, err := file.Read(buffer[:])
 			if errors.Is(err, unix.EINTR) {
 				continue
 			}
@@ -138,16 +157,9 @@ func notices(ctx context.Context, file *os.File, judge func() (oom, done bool)) 
 				return
 			}
 			oom, done := judge()
-			if oom {
-				select {
-				case out <- struct{}{}:
-				default: // one is waiting already
-				}
-			}
-			if done {
+			if oom && !yield(struct{}{}) || done {
 				return
 			}
 		}
-	}()
-	return out
+	}
 }

@@ -234,7 +234,7 @@ func TestV2WritesOfASpec(t *testing.T) {
 		Rdma:           map[string]specs.LinuxRdma{"mlx": {HcaHandles: ptr(uint32(3))}},
 		Unified:        map[string]string{"memory.high": "77"},
 	}
-	if err := At(Location{V2: dir}).Update(r); err != nil {
+	if err := At(Location{V2: dir}).Update(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{
@@ -261,13 +261,13 @@ func TestRefusedBeforeTheKernelSeesIt(t *testing.T) {
 		"rdma":                       {Rdma: map[string]specs.LinuxRdma{"a b": {}}},
 		"cpu.realtimeRuntime":        {CPU: &specs.LinuxCPU{RealtimeRuntime: ptr(int64(5))}},
 	} {
-		code, subject := errdefs.CodeAndSubject(c.Update(r))
+		code, subject := errdefs.CodeAndSubject(c.Update(t.Context(), r))
 		if code != errdefs.SpecInvalid || subject != "linux.resources."+field {
 			t.Errorf("%s: %q %q", field, code, subject)
 		}
 	}
 	v1 := At(Location{V1: map[string]string{"cpu": t.TempDir()}})
-	if err := v1.Update(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(5))}}); errdefs.KindOf(err) != errdefs.FailedPrecondition {
+	if err := v1.Update(t.Context(), &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(5))}}); errdefs.KindOf(err) != errdefs.FailedPrecondition {
 		t.Errorf("a limit without its controller: %v", err)
 	}
 }

@@ -121,13 +121,13 @@ func TestUpdateRaisesAndLowersBoundLimits(t *testing.T) {
 			Memory: &specs.LinuxMemory{Limit: ptr(megabytes << 20), Swap: ptr(megabytes << 21)},
 			CPU:    &specs.LinuxCPU{Quota: ptr(megabytes * 500), Period: ptr(uint64(megabytes * 1000)), Burst: ptr(uint64(megabytes * 250))},
 		}
-		if err := c.Update(r); err != nil {
+		if err := c.Update(t.Context(), r); err != nil {
 			t.Fatalf("%d MB: %v", megabytes, err)
 		}
 		expect(t, c, "memory", "memory.limit_in_bytes", "memory.max", fmt.Sprint(megabytes<<20), fmt.Sprint(megabytes<<20))
 		expect(t, c, "cpu", "cpu.cfs_burst_us", "cpu.max.burst", fmt.Sprint(megabytes*250), fmt.Sprint(megabytes*250))
 	}
-	if err := c.Update(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(-1))}}); err != nil {
+	if err := c.Update(t.Context(), &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(-1))}}); err != nil {
 		t.Fatal("unlimited: ", err)
 	}
 	expect(t, c, "memory", "", "memory.max", "", "max")
@@ -135,7 +135,7 @@ func TestUpdateRaisesAndLowersBoundLimits(t *testing.T) {
 
 func TestRefusedValueNamesFieldAndValue(t *testing.T) {
 	c := private(t, nil)
-	err := c.Update(&specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}})
+	err := c.Update(t.Context(), &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}})
 	if errdefs.CodeOf(err) != errdefs.SpecInvalid && !errors.Is(err, unix.EACCES) {
 		t.Errorf("code of %v is %q", err, errdefs.CodeOf(err))
 	}
@@ -202,13 +202,13 @@ func TestJoinFilesMoveTheWriter(t *testing.T) {
 
 func TestFreezeThawKillRemove(t *testing.T) {
 	c := private(t, nil)
-	if c.freezerDir() == "" {
+	if c.FreezerDir() == "" {
 		t.Skip("no freezer")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	cmd := sleeper(t, c)
-	if of, err := Of(cmd.Process.Pid); err != nil || of.freezerDir() != c.freezerDir() || of.Dir() != c.Dir() {
+	if of, err := Of(cmd.Process.Pid); err != nil || of.FreezerDir() != c.FreezerDir() || of.Dir() != c.Dir() {
 		t.Errorf("Of gives %+v (%v), want %+v", of, err, c)
 	}
 	if err := c.Freeze(ctx); err != nil {
@@ -300,7 +300,7 @@ func TestStatsCountAProcess(t *testing.T) {
 func TestOOMIsSeen(t *testing.T) {
 	c := private(t, nil)
 	limit := &specs.LinuxMemory{Limit: ptr(int64(4 << 20)), Swap: ptr(int64(4 << 20))}
-	if err := c.Update(&specs.LinuxResources{Memory: limit}); err != nil {
+	if err := c.Update(t.Context(), &specs.LinuxResources{Memory: limit}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

@@ -13,11 +13,14 @@ import (
 	"github.com/engined/engined/failpoint"
 )
 
-// Remove removes the directories, children first. It is done when they are
+// Remove stops the unit, if there is one, and removes the directories, children first. It is done when they are
 // gone, whoever removed them. Processes that have just been killed may hold a
 // cgroup for a moment.
 func (c *Cgroup) Remove(ctx context.Context) error {
 	var failed []error
+	if c.location.Unit != "" {
+		failed = append(failed, c.stopUnit(ctx))
+	}
 	for _, dir := range c.dirs() {
 		if err := removeDir(ctx, dir); err != nil {
 			failed = append(failed, err)

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -19,11 +20,22 @@ func (c *Cgroup) Set(r *specs.LinuxResources) error {
 	if err := c.setDevices(r.Devices); err != nil {
 		return err
 	}
-	return c.Update(r)
+	return c.setLimits(r)
 }
 
-// Update writes the limits of r and leaves devices alone.
-func (c *Cgroup) Update(r *specs.LinuxResources) error {
+// Update writes the limits of r, to systemd too if it made the cgroup, and
+// leaves devices alone.
+func (c *Cgroup) Update(ctx context.Context, r *specs.LinuxResources) error {
+	if err := validate(r); err != nil {
+		return err
+	}
+	if err := c.updateUnit(ctx, r); err != nil {
+		return err
+	}
+	return c.setLimits(r)
+}
+
+func (c *Cgroup) setLimits(r *specs.LinuxResources) error {
 	if err := validate(r); err != nil {
 		return err
 	}

@@ -21,10 +21,7 @@ func TestCachedGivesWhatCompileGives(t *testing.T) {
 			t.Fatalf("differs, %v", err)
 		}
 	}
-	path, err := cachePath(p, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := cachePath(p, dir)
 	stored, ok := readCached(path)
 	if !ok || !reflect.DeepEqual(stored, want) {
 		t.Error("the file does not hold the filter")
@@ -45,10 +42,7 @@ func TestBrokenCacheFilesAreReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := cachePath(p, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := cachePath(p, dir)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +91,56 @@ func BenchmarkCached(b *testing.B) {
 	for b.Loop() {
 		if _, err := Cached(p, dir); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestEveryFieldNamesTheFile: a field that is left out would give one profile
+// the other's filter.
+func TestEveryFieldNamesTheFile(t *testing.T) {
+	one, two := uint(1), uint(2)
+	full := func() *specs.LinuxSeccomp {
+		return &specs.LinuxSeccomp{
+			DefaultAction: specs.ActErrno, DefaultErrnoRet: &one, Architectures: []specs.Arch{specs.ArchX86_64},
+			Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}, ListenerPath: "path", ListenerMetadata: "metadata",
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"read", "write"}, Action: specs.ActErrno, ErrnoRet: &one,
+				Args: []specs.LinuxSeccompArg{{Index: 1, Value: 2, ValueTwo: 3, Op: specs.OpEqualTo}}}},
+		}
+	}
+	changes := []func(*specs.LinuxSeccomp){
+		func(p *specs.LinuxSeccomp) { p.DefaultAction = specs.ActKill },
+		func(p *specs.LinuxSeccomp) { p.DefaultErrnoRet = nil },
+		func(p *specs.LinuxSeccomp) { p.DefaultErrnoRet = &two },
+		func(p *specs.LinuxSeccomp) { p.Architectures = append(p.Architectures, specs.ArchX32) },
+		func(p *specs.LinuxSeccomp) { p.Flags = nil },
+		func(p *specs.LinuxSeccomp) { p.ListenerPath = "" },
+		func(p *specs.LinuxSeccomp) { p.ListenerMetadata = "" },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Names = []string{"read", "writev"} },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Names = []string{"readwrite"} },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Action = specs.ActLog },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].ErrnoRet = nil },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args = nil },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Index = 0 },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Value = 0 },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].ValueTwo = 0 },
+		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = specs.OpMaskedEqual },
+		func(p *specs.LinuxSeccomp) { p.Syscalls = append(p.Syscalls, p.Syscalls[0]) },
+	}
+	seen := map[string]int{cachePath(full(), ""): -1}
+	for i, change := range changes {
+		p := full()
+		change(p)
+		if other, taken := seen[cachePath(p, "")]; taken {
+			t.Errorf("change %d has the name of %d", i, other)
+		}
+		seen[cachePath(p, "")] = i
+	}
+	for _, known := range []struct {
+		of     reflect.Type
+		fields int
+	}{{reflect.TypeFor[specs.LinuxSeccomp](), 7}, {reflect.TypeFor[specs.LinuxSyscall](), 4}, {reflect.TypeFor[specs.LinuxSeccompArg](), 4}} {
+		if n := known.of.NumField(); n != known.fields {
+			t.Errorf("%s has %d fields, appendProfile knows %d", known.of, n, known.fields)
 		}
 	}
 }

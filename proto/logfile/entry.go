@@ -50,6 +50,10 @@ type format interface {
 	begin(now time.Time)
 	// append appends one entry to dst; newline says whether line had one.
 	append(dst []byte, s Stream, line []byte, newline bool) []byte
+	// lines appends the whole lines at the start of data, until dst has limit
+	// bytes or a line is longer than an entry may be, and returns how much of
+	// data that was.
+	lines(dst []byte, s Stream, data []byte, limit int) (_ []byte, done int)
 	// boundary returns the length of the whole entries at the start of buf and
 	// their number, and how many entries buf has in all.
 	boundary(buf []byte) (length, whole, all int)

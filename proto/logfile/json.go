@@ -7,17 +7,18 @@ import (
 	"io"
 	"sort"
 	"time"
-	"unicode/utf8"
 )
 
 // jsonFormat is json-file.
 type jsonFormat struct {
 	attrs []byte // `,"attrs":{...}` or nothing
 	clock clock
-	tails [Stderr + 1][]byte // what follows an entry's text in this batch
+	tails [Stderr + 1][]byte // what follows a line in this batch, from its escaped newline on
 
 	text      []byte // parse's unescaped line
 	seconds   secondCache
+	end       []byte // what followed the last entry's text, from its closing quote on
+	last      Entry  // that entry: those of one batch differ in their text alone
 	attrsJSON []byte // the last entry's, as most have the same
 	attrsMap  map[string]string
 }
@@ -52,7 +53,7 @@ func appendQuoted(dst, text []byte) []byte {
 func (f *jsonFormat) begin(now time.Time) {
 	stamp := f.clock.stamp(now)
 	for s := Stdout; s <= Stderr; s++ {
-		tail := append(f.tails[s][:0], `,"stream":"`...)
+		tail := append(f.tails[s][:0], `\n","stream":"`...)
 		tail = append(tail, s.String()...)
 		tail = append(tail, '"')
 		tail = append(tail, f.attrs...)
@@ -62,73 +63,30 @@ func (f *jsonFormat) begin(now time.Time) {
 	}
 }
 
+// logKey begins each line of what this package writes.
+const logKey = `{"log":"`
+
 func (f *jsonFormat) append(dst []byte, s Stream, line []byte, newline bool) []byte {
-	dst = append(dst, `{"log":"`...)
-	dst = appendEscaped(dst, line)
-	if newline {
-		dst = append(dst, `\n`...)
+	dst = appendEscaped(append(dst, logKey...), line)
+	tail := f.tails[s]
+	if !newline {
+		tail = tail[len(`\n`):]
 	}
-	dst = append(dst, '"')
-	return append(dst, f.tails[s]...)
+	return append(dst, tail...)
 }
 
-// plain says which bytes stand for themselves in Docker's JSON strings.
-var plain = func() (table [256]bool) {
-	for b := 0x20; b < utf8.RuneSelf; b++ {
-		table[b] = true
-	}
-	for _, b := range `"\<>&` {
-		table[b] = false
-	}
-	return table
-}()
-
-const hexDigits = "0123456789abcdef"
-
-// appendEscaped appends text as the inside of a JSON string, escaped as
-// Docker's json-file driver does it.
-func appendEscaped(dst, text []byte) []byte {
-	start := 0
-	for i := 0; i < len(text); {
-		b := text[i]
-		if plain[b] {
-			i++
-			continue
+func (f *jsonFormat) lines(dst []byte, s Stream, data []byte, limit int) (_ []byte, done int) {
+	tail := f.tails[s]
+	for len(dst) < limit {
+		end := bytes.IndexByte(data[done:], '\n')
+		if end < 0 || end >= MaxChunk {
+			break
 		}
-		if b < utf8.RuneSelf {
-			dst = append(dst, text[start:i]...)
-			dst = appendEscape(dst, b)
-			i++
-			start = i
-			continue
-		}
-		r, size := utf8.DecodeRune(text[i:])
-		switch {
-		case r == utf8.RuneError && size == 1:
-			dst = append(dst, text[start:i]...)
-			dst = append(dst, `\ufffd`...)
-			start = i + 1
-		case r == '\u2028' || r == '\u2029': // line ends in JavaScript
-			dst = append(dst, text[start:i]...)
-			dst = append(dst, `\u202`...)
-			dst = append(dst, hexDigits[r&15])
-			start = i + size
-		}
-		i += size
+		dst = appendEscaped(append(dst, logKey...), data[done:done+end])
+		dst = append(dst, tail...)
+		done += end + 1
 	}
-	return append(dst, text[start:]...)
-}
-
-func appendEscape(dst []byte, b byte) []byte {
-	switch b {
-	case '"', '\\':
-		return append(dst, '\\', b)
-	case '\n':
-		return append(dst, `\n`...)
-	case '\r':
-		return append(dst, `\r`...)
-	}
-	return append(dst, '\\', 'u', '0', '0', hexDigits[b>>4], hexDigits[b&15])
+	return dst, done
 }
 
 func (f *jsonFormat) boundary(buf []byte) (length, whole, all int) {
@@ -148,12 +106,38 @@ func (f *jsonFormat) parse(buf []byte, e *Entry) (size int, good bool) {
 	if end < 0 {
 		return 0, false
 	}
-	return end + 1, f.parseFast(buf[:end], e) || f.parseAny(buf[:end], e)
+	line := buf[:end]
+	return end + 1, f.parseLike(line, e) || f.parseFast(line, e) || f.parseAny(line, e)
+}
+
+// parseLike decodes an entry whose members but the text are the last one's. It
+// unescapes the newline, mostly all there is to unescape, in place.
+func (f *jsonFormat) parseLike(line []byte, e *Entry) bool {
+	if len(f.end) == 0 || len(line) < len(logKey)+len(f.end) || string(line[:len(logKey)]) != logKey || !bytes.HasSuffix(line, f.end) {
+		return false
+	}
+	text := line[len(logKey) : len(line)-len(f.end)]
+	switch escape := bytes.IndexByte(text, '\\'); {
+	case escape < 0:
+	case escape == len(text)-2 && text[escape+1] == 'n':
+		text = text[:escape+1]
+	default:
+		return false
+	}
+	if bytes.IndexByte(text, '"') >= 0 { // not what we write
+		return false
+	}
+	if n := len(text) - 1; n >= 0 && text[n] == '\\' {
+		text[n] = '\n'
+	}
+	*e = f.last
+	e.Line = text
+	return true
 }
 
 // parseFast decodes what this package writes: the members in their order.
 func (f *jsonFormat) parseFast(line []byte, e *Entry) bool {
-	rest, ok := bytes.CutPrefix(line, []byte(`{"log":"`))
+	rest, ok := bytes.CutPrefix(line, []byte(logKey))
 	if !ok {
 		return false
 	}
@@ -161,6 +145,7 @@ func (f *jsonFormat) parseFast(line []byte, e *Entry) bool {
 	if !ok {
 		return false
 	}
+	after := rest
 	if rest, ok = f.parseStream(rest, e); !ok {
 		return false
 	}
@@ -178,9 +163,13 @@ func (f *jsonFormat) parseFast(line []byte, e *Entry) bool {
 	if !ok {
 		return false
 	}
+	if e.Time, ok = f.seconds.parse(stamp); !ok {
+		return false
+	}
+	f.end = append(append(f.end[:0], '"'), after...)
+	f.last = *e
 	e.Line = f.text
-	e.Time, ok = f.seconds.parse(stamp)
-	return ok
+	return true
 }
 
 func (f *jsonFormat) parseStream(rest []byte, e *Entry) ([]byte, bool) {
@@ -227,69 +216,6 @@ func (f *jsonFormat) parseAny(line []byte, e *Entry) bool {
 		e.Stream = Stderr
 	}
 	return true
-}
-
-// unescape appends the JSON string at the start of s, whose opening quote is
-// already gone, to dst and returns what follows its closing quote.
-func unescape(dst, s []byte) (text, rest []byte, ok bool) {
-	quote := bytes.IndexByte(s, '"')
-	for {
-		if quote < 0 {
-			return dst, nil, false
-		}
-		i := bytes.IndexByte(s[:quote], '\\')
-		if i < 0 {
-			return append(dst, s[:quote]...), s[quote+1:], true
-		}
-		dst = append(dst, s[:i]...)
-		size := 0
-		if dst, size = unescapeOne(dst, s[i:]); size == 0 {
-			return dst, nil, false
-		}
-		s = s[i+size:]
-		if quote -= i + size; quote < 0 { // the quote was part of the escape
-			quote = bytes.IndexByte(s, '"')
-		}
-	}
-}
-
-// unescapeOne appends what the escape at the start of s stands for. Surrogate
-// pairs, which the writer never makes, are left to encoding/json: size 0.
-func unescapeOne(dst, s []byte) (_ []byte, size int) {
-	if len(s) < 2 {
-		return dst, 0
-	}
-	switch s[1] {
-	case 'n':
-		return append(dst, '\n'), 2
-	case 'r':
-		return append(dst, '\r'), 2
-	case 't':
-		return append(dst, '\t'), 2
-	case '"', '\\', '/':
-		return append(dst, s[1]), 2
-	case 'u':
-		r, ok := hex4(s[2:])
-		if !ok || r >= 0xd800 && r < 0xe000 {
-			return dst, 0
-		}
-		return utf8.AppendRune(dst, r), 6
-	}
-	return dst, 0
-}
-
-func hex4(s []byte) (r rune, ok bool) {
-	if len(s) < 4 {
-		return 0, false
-	}
-	for _, c := range s[:4] {
-		d := bytes.IndexByte([]byte(hexDigits), c|0x20)
-		if d < 0 {
-			return 0, false
-		}
-		r = r<<4 | rune(d)
-	}
-	return r, true
 }
 
 // tail finds the last n lines. A last line without its end is no entry yet.

@@ -1,6 +1,7 @@
 package logfile
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -34,6 +35,18 @@ func (f *localFormat) append(dst []byte, s Stream, line []byte, newline bool) []
 	dst = binary.LittleEndian.AppendUint64(dst, f.nanos)
 	dst = append(dst, line...)
 	return binary.LittleEndian.AppendUint32(dst, size)
+}
+
+func (f *localFormat) lines(dst []byte, s Stream, data []byte, limit int) (_ []byte, done int) {
+	for len(dst) < limit {
+		end := bytes.IndexByte(data[done:], '\n')
+		if end < 0 || end >= MaxChunk {
+			break
+		}
+		dst = f.append(dst, s, data[done:done+end], true)
+		done += end + 1
+	}
+	return dst, done
 }
 
 // record returns the size of the whole record at the start of buf; 0 if there

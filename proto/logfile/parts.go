@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,16 +110,17 @@ func (r *Reader) begin() (moved bool, err error) {
 
 // lockCurrent takes hold of the current file; nil if there is none.
 func (r *Reader) lockCurrent() (*part, error) {
-	for absent := 0; ; {
+	gap := renaming{path: r.path}
+	defer gap.close()
+	for {
 		p, err := lockShared(r.path, false)
 		if err != nil {
 			return nil, err
 		}
 		if p == nil {
-			if absent++; absent > renameTries || r.last() == 0 {
+			if r.last() == 0 || !gap.wait() {
 				return nil, nil
 			}
-			time.Sleep(renamePause)
 			continue
 		}
 		same, err := p.isAt(r.path)
@@ -194,7 +194,9 @@ func (r *Reader) number(p *part) (int, error) {
 // because the writer renames p first if step is -1, and the other one first if
 // it is 1.
 func (r *Reader) neighbour(p *part, step int) (*part, error) {
-	for absent := 0; ; {
+	gap := renaming{path: r.path}
+	defer gap.close()
+	for {
 		at, err := r.number(p)
 		if err != nil {
 			return nil, err
@@ -210,10 +212,9 @@ func (r *Reader) neighbour(p *part, step int) (*part, error) {
 			return nil, err
 		}
 		if next == nil {
-			if absent++; absent > renameTries || step > 0 && r.last() <= at {
+			if step > 0 && r.last() <= at || !gap.wait() {
 				return nil, nil
 			}
-			time.Sleep(renamePause)
 			continue
 		}
 		same, err := next.isAt(name)
@@ -229,13 +230,6 @@ func (r *Reader) neighbour(p *part, step int) (*part, error) {
 		}
 	}
 }
-
-// A name is absent for the microseconds between two renames of a rotation. No
-// event says when it is there again to one who does not follow.
-const (
-	renameTries = 20
-	renamePause = 100 * time.Microsecond
-)
 
 // last returns the highest number of a rotated file, 0 if there is none.
 func (r *Reader) last() int {

@@ -91,10 +91,20 @@ func (r *Reader) Skipped() int64 { return r.skipped }
 // while it waits. The entry is valid until the following call.
 func (r *Reader) Next(ctx context.Context) (*Entry, error) {
 	for {
-		size, good := 0, false
-		if r.start < r.end {
-			size, good = r.format.parse(r.buf[r.start:r.end], &r.entry)
+		if e, err := r.Buffered(); e != nil || err != nil {
+			return e, err
 		}
+		if err := r.fill(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Buffered returns the next entry if it is in memory, else nil: who collects
+// entries before sending them sends when the next one may take a while.
+func (r *Reader) Buffered() (*Entry, error) {
+	for r.start < r.end {
+		size, good := r.format.parse(r.buf[r.start:r.end], &r.entry)
 		switch {
 		case good:
 			r.start += size
@@ -113,11 +123,10 @@ func (r *Reader) Next(ctx context.Context) (*Entry, error) {
 			r.start = r.end
 			r.source = strings.NewReader("")
 		default:
-			if err := r.fill(ctx); err != nil {
-				return nil, err
-			}
+			return nil, nil
 		}
 	}
+	return nil, nil
 }
 
 func (r *Reader) wanted() bool {
@@ -125,7 +134,7 @@ func (r *Reader) wanted() bool {
 		r.files[0].skip--
 		return false
 	}
-	return !r.entry.Time.Before(r.opts.Since) && !r.past()
+	return (r.opts.Since.IsZero() || !r.entry.Time.Before(r.opts.Since)) && !r.past()
 }
 
 func (r *Reader) past() bool {

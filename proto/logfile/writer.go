@@ -119,34 +119,52 @@ func (w *Writer) repair() error {
 // newline waits for the rest of its line.
 func (w *Writer) Write(s Stream, data []byte, now time.Time) {
 	w.format.begin(now)
-	rest := w.rest[s]
 	for len(data) > 0 {
-		line := bytes.IndexByte(data, '\n')
-		if len(rest) == 0 && line >= 0 && line < MaxChunk {
-			w.add(s, data[:line], true)
-			data = data[line+1:]
-			continue
+		if len(w.rest[s]) == 0 {
+			data = data[w.lines(s, data):]
 		}
-		end, room := line, MaxChunk-len(rest)
-		if line < 0 {
-			end = len(data)
+		data = data[w.piece(s, data):]
+	}
+	w.flush()
+}
+
+// lines logs the whole lines at the start of data and returns their length.
+func (w *Writer) lines(s Stream, data []byte) (done int) {
+	for done < len(data) {
+		w.prepare()
+		limit := flushSize
+		if w.spec.MaxSize > 0 {
+			limit = int(min(int64(limit), w.spec.MaxSize-w.size))
 		}
-		switch {
-		case end >= room:
-			rest = append(rest, data[:room]...)
-			w.add(s, rest, false)
-			rest, data = rest[:0], data[room:]
-		case line >= 0:
-			rest = append(rest, data[:line]...)
-			w.add(s, rest, true)
-			rest, data = rest[:0], data[line+1:]
-		default:
-			rest = append(rest, data...)
-			data = nil
+		buf, n := w.format.lines(w.buf, s, data[done:], max(limit, len(w.buf)+1))
+		w.buf = buf
+		w.settle()
+		if done += n; n == 0 {
+			break
 		}
 	}
-	w.rest[s] = rest
-	w.flush()
+	return done
+}
+
+// piece takes a piece of a line from the start of data: up to its end, to what
+// one entry holds, or all of it, which then waits for more.
+func (w *Writer) piece(s Stream, data []byte) (done int) {
+	rest := w.rest[s]
+	line, room := bytes.IndexByte(data, '\n'), MaxChunk-len(rest)
+	switch {
+	case line >= room || line < 0 && len(data) >= room:
+		rest = append(rest, data[:room]...)
+		w.add(s, rest, false)
+		w.rest[s] = rest[:0]
+		return room
+	case line >= 0:
+		rest = append(rest, data[:line]...)
+		w.add(s, rest, true)
+		w.rest[s] = rest[:0]
+		return line + 1
+	}
+	w.rest[s] = append(rest, data...)
+	return len(data)
 }
 
 // End logs what the streams ended with, if that had no newline.
@@ -181,10 +199,19 @@ func (w *Writer) Close() error {
 }
 
 func (w *Writer) add(s Stream, line []byte, newline bool) {
+	w.prepare()
+	w.buf = w.format.append(w.buf, s, line, newline)
+	w.settle()
+}
+
+func (w *Writer) prepare() {
 	if w.buf == nil {
 		w.buf = w.scratch[:0]
 	}
-	w.buf = w.format.append(w.buf, s, line, newline)
+}
+
+// settle writes and rotates if it is time for that.
+func (w *Writer) settle() {
 	full := w.spec.MaxSize > 0 && w.size+int64(len(w.buf)) >= w.spec.MaxSize
 	if full || len(w.buf) >= flushSize {
 		w.flush()

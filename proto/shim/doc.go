@@ -16,6 +16,7 @@
 //	    ├── process.json   supervisor   specs.Process of an added process, for `RUNTIME exec --process`
 //	    ├── pid            the runtime  --pid-file
 //	    ├── runtime.log    the runtime  --log of an added process's start
+//	    ├── criu.work/     the runtime  --work-path of a restore, for criu's log
 //	    ├── started.json   shim         Started; with create_only replaced by Resume
 //	    ├── exit.json      shim         Exit
 //	    └── lost.json      supervisor   Exit, when the shim died before it could write exit.json

@@ -15,6 +15,7 @@ const (
 	StartedFile = "started.json"
 	ExitFile    = "exit.json"
 	LostFile    = "lost.json"
+	CRIUDir     = "criu.work"
 )
 
 // Init is the name and directory of a container's first process.
@@ -61,7 +62,9 @@ type Request struct {
 	CreateOnly    bool   `json:"create_only,omitempty"`
 	NoPivot       bool   `json:"no_pivot,omitempty"`
 	Checkpoint    string `json:"checkpoint,omitempty"`     // name to restore from
-	CheckpointDir string `json:"checkpoint_dir,omitempty"` // where it is
+	CheckpointDir string `json:"checkpoint_dir,omitempty"` // where it is, absolute
+	// RestoreFlags are what `RUNTIME restore` is to be told as `RUNTIME checkpoint` was.
+	RestoreFlags []string `json:"restore_flags,omitempty"`
 }
 
 // AttachWait is how long output waits for Request.AwaitAttach clients, whose

@@ -1976,12 +1976,12 @@ type UpdateResource struct {
 	CpuQuota                     uint64                 `protobuf:"varint,4,opt,name=cpuQuota,proto3" json:"cpuQuota,omitempty"`   // microseconds in each period
 	CpusetCpus                   string                 `protobuf:"bytes,5,opt,name=cpusetCpus,proto3" json:"cpusetCpus,omitempty"`
 	CpusetMems                   string                 `protobuf:"bytes,6,opt,name=cpusetMems,proto3" json:"cpusetMems,omitempty"`
-	MemoryLimit                  uint64                 `protobuf:"varint,7,opt,name=memoryLimit,proto3" json:"memoryLimit,omitempty"`             // bytes
-	MemorySwap                   uint64                 `protobuf:"varint,8,opt,name=memorySwap,proto3" json:"memorySwap,omitempty"`               // bytes, memory included; 2^64-1: unlimited
-	MemoryReservation            uint64                 `protobuf:"varint,9,opt,name=memoryReservation,proto3" json:"memoryReservation,omitempty"` // bytes
-	KernelMemoryLimit            uint64                 `protobuf:"varint,10,opt,name=kernelMemoryLimit,proto3" json:"kernelMemoryLimit,omitempty"`
-	KernelTCPMemoryLimit         uint64                 `protobuf:"varint,11,opt,name=kernelTCPMemoryLimit,proto3" json:"kernelTCPMemoryLimit,omitempty"`
-	BlkioLeafWeight              uint64                 `protobuf:"varint,12,opt,name=blkioLeafWeight,proto3" json:"blkioLeafWeight,omitempty"`
+	MemoryLimit                  uint64                 `protobuf:"varint,7,opt,name=memoryLimit,proto3" json:"memoryLimit,omitempty"`                    // bytes
+	MemorySwap                   uint64                 `protobuf:"varint,8,opt,name=memorySwap,proto3" json:"memorySwap,omitempty"`                      // bytes, memory included; 2^64-1: unlimited
+	MemoryReservation            uint64                 `protobuf:"varint,9,opt,name=memoryReservation,proto3" json:"memoryReservation,omitempty"`        // bytes
+	KernelMemoryLimit            uint64                 `protobuf:"varint,10,opt,name=kernelMemoryLimit,proto3" json:"kernelMemoryLimit,omitempty"`       // refused: the kernel has none any more
+	KernelTCPMemoryLimit         uint64                 `protobuf:"varint,11,opt,name=kernelTCPMemoryLimit,proto3" json:"kernelTCPMemoryLimit,omitempty"` // bytes; cgroup v1 only
+	BlkioLeafWeight              uint64                 `protobuf:"varint,12,opt,name=blkioLeafWeight,proto3" json:"blkioLeafWeight,omitempty"`           // cgroup v1 only
 	BlkioWeightDevice            []*WeightDevice        `protobuf:"bytes,13,rep,name=blkioWeightDevice,proto3" json:"blkioWeightDevice,omitempty"`
 	BlkioThrottleReadBpsDevice   []*ThrottleDevice      `protobuf:"bytes,14,rep,name=blkioThrottleReadBpsDevice,proto3" json:"blkioThrottleReadBpsDevice,omitempty"`
 	BlkioThrottleWriteBpsDevice  []*ThrottleDevice      `protobuf:"bytes,15,rep,name=blkioThrottleWriteBpsDevice,proto3" json:"blkioThrottleWriteBpsDevice,omitempty"`
@@ -2263,7 +2263,7 @@ func (x *WeightDevice) GetLeafWeight() uint32 {
 type ThrottleDevice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	BlkIODevice   *BlockIODevice         `protobuf:"bytes,1,opt,name=blkIODevice,proto3" json:"blkIODevice,omitempty"`
-	Rate          uint64                 `protobuf:"varint,2,opt,name=rate,proto3" json:"rate,omitempty"` // bytes or operations a second
+	Rate          uint64                 `protobuf:"varint,2,opt,name=rate,proto3" json:"rate,omitempty"` // bytes or operations a second; 2^64-1: unlimited
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -1,0 +1,153 @@
+package layer
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/engined/engined/engined/store"
+	"github.com/engined/engined/proto/errdefs"
+)
+
+// layerDir is what newName makes. A row that names anything else is a foreign
+// hand's, and nothing is removed by that name.
+var layerDir = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// faultOf says what is wrong with a row by itself; "" if nothing is. Since a
+// chain id is a digest over the one below, rows that fit make no circle.
+func faultOf(l *Layer) string {
+	switch {
+	case l.Diff.Validate() != nil, l.Parent != "" && l.Parent.Validate() != nil, chainOn(l.Parent, l.Diff) != l.Chain:
+		return "its row does not fit together: it has another chain id than its parent and its content make"
+	case !layerDir.MatchString(l.dir):
+		return fmt.Sprintf("its row names no directory of a layer: %q", l.dir)
+	}
+	return ""
+}
+
+// Check reads every layer and compares it with its digests, and looks whether
+// rows and directories agree; Open has looked at the rest. With repair, what is
+// damaged is marked, so that the next pull of an image fetches it again; sizes
+// are put right; what nothing stands behind is dropped.
+func (s *Store) Check(ctx context.Context, repair bool) ([]store.Finding, error) {
+	all, err := s.All(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &check{store: s, ctx: ctx, repair: repair, all: all}
+	for _, l := range all {
+		if err := c.layer(l); err != nil {
+			return c.found, fmt.Errorf("checking layer %s: %w", l.Chain, err)
+		}
+	}
+	return c.found, c.writables()
+}
+
+// check is one call of Check.
+type check struct {
+	store  *Store
+	ctx    context.Context // of the call that the check is
+	repair bool
+	all    map[digest.Digest]Layer
+	found  []store.Finding
+}
+
+// find notes a problem, and with repair mends it; mended says how.
+func (c *check) find(subject, problem, mended string, mend func(tx *sql.Tx) error) error {
+	finding := store.Finding{Subject: subject, Problem: problem}
+	if c.repair {
+		if err := c.store.db.Update(c.ctx, mend); err != nil {
+			return err
+		}
+		finding.Repair = mended
+	}
+	c.found = append(c.found, finding)
+	return nil
+}
+
+func (c *check) layer(l Layer) error {
+	subject := "layer " + l.Chain.String()
+	problem := l.Damaged
+	if problem == "" {
+		problem = c.content(l)
+	}
+	if err := c.ctx.Err(); err != nil {
+		return context.Cause(c.ctx)
+	}
+	if problem != "" {
+		return c.find(subject, problem, "marked as damaged; pull or load its image again, or remove it", func(tx *sql.Tx) error {
+			return c.store.mark(c.ctx, tx, l.Chain, problem)
+		})
+	}
+	total := l.Size
+	if l.Parent != "" {
+		total += c.all[l.Parent].Total
+	}
+	if l.Size < 0 || total != l.Total {
+		return c.find(subject, fmt.Sprintf("its total size is %d, with its parents' it would be %d", l.Total, total), "put right", func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(c.ctx, `UPDATE layers SET total = ? WHERE driver = ? AND chain = ?`, total, c.store.Name(), l.Chain.String())
+			return err
+		})
+	}
+	return nil
+}
+
+// content reads a layer as a push would; "" if it is what its digest says.
+func (c *check) content(l Layer) string {
+	if l.Parent != "" {
+		if _, found := c.all[l.Parent]; !found {
+			return fmt.Sprintf("the layer below it, %s, is not here", l.Parent)
+		}
+	}
+	verifier := l.Diff.Verifier()
+	err := c.store.WriteTar(c.ctx, l.Chain, verifier)
+	switch {
+	case errdefs.KindOf(err) == errdefs.NotImplemented:
+		return "" // its tar cannot be put together again, whatever its files are
+	case err != nil:
+		return "its files cannot be read as they were: " + err.Error()
+	case !verifier.Verified():
+		return "its files have changed: their digest is another"
+	}
+	return ""
+}
+
+// mark records what is wrong with a layer. Its row and files stay.
+func (s *Store) mark(ctx context.Context, tx *sql.Tx, chain digest.Digest, damage string) error {
+	_, err := tx.ExecContext(ctx, `UPDATE layers SET damaged = ? WHERE driver = ? AND chain = ?`, damage, s.Name(), chain.String())
+	return err
+}
+
+// writables looks for writable layers without a directory.
+func (c *check) writables() error {
+	var ids []string
+	err := c.store.db.View(c.ctx, func(tx *sql.Tx) error {
+		return eachString(c.ctx, tx, func(id string) { ids = append(ids, id) }, `SELECT id FROM writable_layers WHERE driver = ?`, c.store.Name())
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		subject := "writable layer " + id
+		if !writableID.MatchString(id) {
+			err = c.find(subject, "its row has no id of a container", "dropped", func(tx *sql.Tx) error {
+				_, err := tx.ExecContext(c.ctx, `DELETE FROM writable_layers WHERE driver = ? AND id = ?`, c.store.Name(), id)
+				return err
+			})
+		} else if _, missing := os.Lstat(filepath.Join(c.store.dirOf(id), "diff")); errors.Is(missing, fs.ErrNotExist) {
+			// What the container wrote is lost; whoever lists containers says so.
+			c.found = append(c.found, store.Finding{Subject: subject, Problem: "its directory is missing: remove the container"})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package shim_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/engined/engined/proto/logfile"
+	proto "github.com/engined/engined/proto/shim"
+)
+
+// Without a log there is nothing to keep output in but memory.
+func TestWithoutLogSlowClientGetsEverythingAndIdleOneIsCutOff(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	b := newBox(t, sh("dd if=/dev/zero bs=64k count=160 2>/dev/null"), nil)
+	b.start(proto.Request{AwaitAttach: 2})
+	slow := b.attach(proto.AttachRequest{Process: proto.Init, Stdout: true})
+	b.attach(proto.AttachRequest{Process: proto.Init, Stdout: true}) // never reads
+	n, err := io.Copy(io.Discard, &unframe{from: slow})
+	if err != nil || n != 160*64<<10 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if exit := b.exit(proto.Init); exit.Status != 0 {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
+// The process ends although twenty clients do not read: it has not waited for
+// any of them. Each still gets all, in order, when it reads at last, and what
+// they were behind was not in memory.
+func TestClientsThatDoNotReadCostALoggedProcessNothing(t *testing.T) {
+	const (
+		idle  = 20
+		lines = 100_000
+		size  = lines * 100
+	)
+	b := newBox(t, sh(fmt.Sprintf("yes %099d | head -n %d | cat", 0, lines)), nil)
+	b.start(proto.Request{AwaitAttach: idle + 1, Log: b.jsonLog()})
+	var clients []*net.UnixConn
+	for range idle {
+		clients = append(clients, b.attach(proto.AttachRequest{Process: proto.Init, Stdout: true}))
+	}
+	reader := b.attach(proto.AttachRequest{Process: proto.Init, Stdout: true, Stderr: true})
+	if n, err := io.Copy(io.Discard, &unframe{from: reader}); n != size || err != nil {
+		t.Errorf("who reads got %d bytes, %v", n, err)
+	}
+	if exit := b.exit(proto.Init); exit.Status != 0 {
+		t.Errorf("exit %+v", exit)
+	}
+	peak := number(t, fmt.Sprintf("/proc/%d/status", b.command.Process.Pid), `(?m)^VmHWM:\s+(\d+)`)
+	t.Logf("at most %d KiB were resident", peak)
+	if peak > 40<<10 {
+		t.Errorf("%d KiB were resident, with %d clients each %d bytes behind", peak, idle, size)
+	}
+	for i, client := range clients {
+		n, err := io.Copy(io.Discard, &unframe{from: client})
+		if n != size || err != nil {
+			t.Fatalf("idle client %d got %d bytes, %v", i, n, err)
+		}
+	}
+}
+
+func TestManyAttachesLeaveNothing(t *testing.T) {
+	b := newBox(t, []string{"/bin/cat"}, nil)
+	b.start(proto.Request{OpenStdin: true})
+	fds := func() int {
+		names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.command.Process.Pid))
+		must(t, err)
+		return len(names)
+	}
+	before := fds()
+	for i := range 100 {
+		conn := b.attach(proto.AttachRequest{Process: proto.Init, Stdin: true, Stdout: true, DetachKeys: []byte("qq")})
+		fmt.Fprintf(conn, "%d\n", i)
+		if line, err := bufio.NewReader(&unframe{from: conn}).ReadString('\n'); line != fmt.Sprintf("%d\n", i) {
+			t.Fatalf("%q, %v", line, err)
+		}
+		if i%2 == 0 {
+			conn.Write([]byte("qq"))
+			io.Copy(io.Discard, conn)
+		}
+		conn.Close()
+	}
+	_, err := b.client.Hello(context.Background()) // after all that came before
+	must(t, err)
+	if after := fds(); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// BenchmarkLines is a container that writes a million short lines, from its
+// start to its exit.
+func BenchmarkLines(b *testing.B) {
+	for _, driver := range []string{"", logfile.JSONFile, logfile.Local} {
+		b.Run("log="+driver, func(b *testing.B) {
+			for range b.N {
+				x := newBox(b, []string{"/bin/seq", "1000000"}, nil)
+				var log *proto.Log
+				if driver != "" {
+					log = &proto.Log{Driver: driver, Path: x.logPath()}
+				}
+				x.start(proto.Request{Log: log})
+				x.exit(proto.Init)
+			}
+		})
+	}
+}

@@ -1,0 +1,224 @@
+package supervisor_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/engined/engined/proto/errdefs"
+	api "github.com/engined/engined/proto/supervisor/v1"
+)
+
+// savingRuntime stands for a runtime with CRIU: its checkpoint notes how it was
+// called and, unless asked to leave the container running, ends it; its restore
+// notes the same and runs the bundle anew.
+const savingRuntime = `#!/bin/sh
+echo "$@" >>%[2]s
+case " $* " in
+*" checkpoint "*)
+	case " $* " in *" --leave-running "*) exit 0 ;; esac
+	for id; do :; done
+	while [ "$1" != checkpoint ]; do kept="$kept $1"; shift; done
+	exec %[1]s $kept kill $id KILL ;;
+*" restore "*)
+	case " $* " in *" --tcp-established "*) ;; *)
+		while [ $# -gt 0 ]; do [ "$1" = --work-path ] && echo "(00.1) Error (criu/x.c:1): no such socket" >$2/restore.log; shift; done
+		echo restoring failed >&2
+		exit 1 ;;
+	esac
+	while [ $# -gt 0 ]; do
+		case "$1" in
+		--image-path | --work-path | --empty-ns) shift ;;
+		--tcp-established | --ext-unix-sk | --shell-job) ;;
+		restore) kept="$kept run" ;;
+		*) kept="$kept $1" ;;
+		esac
+		shift
+	done
+	exec %[1]s $kept ;;
+esac
+exec %[1]s "$@"
+`
+
+// TestCheckpointsAndRestore: what goes to the runtime, what comes back, and that
+// a restored container has stdio and exit status like any other.
+func TestCheckpointsAndRestore(t *testing.T) {
+	s := newStack(t)
+	said := filepath.Join(s.dir, "said")
+	script := filepath.Join(s.dir, "saving")
+	if err := os.WriteFile(script, fmt.Appendf(nil, savingRuntime, s.runtime, said), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.runtime = script
+	bundle := s.bundle("echo hello; exec sleep 1000")
+	if _, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: "saved", BundlePath: bundle, Runtime: script}); err != nil {
+		t.Fatal(err)
+	}
+	checkpoints := []*api.Checkpoint{
+		{Name: "first", Shell: true},
+		{Name: "second", Exit: true, Tcp: true, UnixSockets: true, EmptyNS: []string{"network"}},
+	}
+	for _, one := range checkpoints {
+		if _, err := s.client.CreateCheckpoint(t.Context(), &api.CreateCheckpointRequest{Id: "saved", Checkpoint: one}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if exit := s.wait("saved", ""); exit.Status != 137 {
+		t.Errorf("after a checkpoint with exit: %v", exit)
+	}
+	dir := filepath.Join(bundle, "checkpoints")
+	for _, want := range []string{
+		"checkpoint --image-path " + dir + "/first --work-path " + dir + "/first/criu.work --leave-running --shell-job saved\n",
+		"checkpoint --image-path " + dir + "/second --work-path " + dir + "/second/criu.work --tcp-established --ext-unix-sk --empty-ns network saved\n",
+	} {
+		if !strings.Contains(read(t, said), want) {
+			t.Errorf("the runtime was not called with %q: %s", want, read(t, said))
+		}
+	}
+	if _, err := s.client.CreateCheckpoint(t.Context(), &api.CreateCheckpointRequest{Id: "saved", Checkpoint: checkpoints[0]}); errdefs.CodeOf(err) != errdefs.NotRunning {
+		t.Errorf("a checkpoint of what has stopped: %v", err)
+	}
+	list, err := s.client.ListCheckpoint(t.Context(), &api.ListCheckpointRequest{Id: "saved"})
+	if diff := cmp.Diff(checkpoints, list.GetCheckpoints(), protocmp.Transform()); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	s.restoreThem(bundle, script, said)
+	if _, err := s.client.DeleteCheckpoint(t.Context(), &api.DeleteCheckpointRequest{Id: "saved", Name: "first"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.client.DeleteCheckpoint(t.Context(), &api.DeleteCheckpointRequest{Id: "saved", Name: "first"}); errdefs.KindOf(err) != errdefs.NotFound {
+		t.Errorf("deleted twice: %v", err)
+	}
+}
+
+func (s *stack) restoreThem(bundle, script, said string) {
+	t := s.t
+	t.Helper()
+	output, err := openFifo(filepath.Join(s.dir, "restored"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := func(id, checkpoint string) *api.CreateContainerRequest {
+		return &api.CreateContainerRequest{Id: id, BundlePath: bundle, Runtime: script, Checkpoint: checkpoint, Stdout: output.path}
+	}
+	if _, err := s.client.CreateContainer(t.Context(), request("restored", "second")); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(s.stateDir(), "restored")
+	want := "restore --detach --bundle " + bundle + " --image-path " + bundle + "/checkpoints/second --work-path " + state + "/init/criu.work" +
+		" --tcp-established --ext-unix-sk --empty-ns network --pid-file " + state + "/init/pid restored\n"
+	if calls := read(t, said); !strings.Contains(calls, want) {
+		t.Errorf("the runtime was not called with %q: %s", want, calls)
+	}
+	if _, err := s.client.Signal(t.Context(), &api.SignalRequest{Id: "restored", Signal: 9}); err != nil {
+		t.Error(err)
+	}
+	if exit := s.wait("restored", ""); exit.Status != 137 {
+		t.Errorf("exit of the restored container: %v", exit)
+	}
+	s.delete("restored", false)
+	output.finish()
+	if output.lines != 1 || !strings.Contains(fmt.Sprint(output.err), "hello") {
+		t.Errorf("the restored container wrote %d lines: %v", output.lines, output.err)
+	}
+	_, err = s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: "restored", BundlePath: bundle, Runtime: script, Checkpoint: "first"})
+	if err == nil || !strings.Contains(err.Error(), "restoring failed; criu said: Error (criu/x.c:1): no such socket") {
+		t.Errorf("a restore that fails: %v", err)
+	}
+	if _, err := os.Stat(state); !os.IsNotExist(err) {
+		t.Errorf("a restore that failed left its directory: %v", err)
+	}
+	_, err = s.client.CreateContainer(t.Context(), request("restored", "third"))
+	if errdefs.KindOf(err) != errdefs.NotFound || !strings.Contains(err.Error(), "checkpoint: no such checkpoint: third") {
+		t.Errorf("from a checkpoint that is not there: %v", err)
+	}
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestContainerGoesOnFromACheckpoint needs a CRIU that works on this kernel.
+func TestContainerGoesOnFromACheckpoint(t *testing.T) {
+	if said, err := exec.Command("criu", "check").CombinedOutput(); err != nil {
+		t.Skipf("criu check: %v: %s", err, said)
+	}
+	s := newStack(t)
+	bundle := s.bundle("n=0; while :; do n=$((n+1)); echo $n >/tmp/n; sleep 0.05; done", func(spec *specs.Spec) {
+		spec.Root.Readonly = false
+	})
+	create := func(id, checkpoint string) error {
+		_, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: id, BundlePath: bundle, Checkpoint: checkpoint})
+		return err
+	}
+	if err := create("saved", ""); err != nil {
+		t.Fatal(err)
+	}
+	counter := filepath.Join(bundle, "rootfs/tmp/n")
+	s.settles(t, func() error { return countsBeyond(counter, 5) })
+	if _, err := s.client.CreateCheckpoint(t.Context(), &api.CreateCheckpointRequest{Id: "saved", Checkpoint: &api.Checkpoint{Name: "one", Exit: true}}); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("saved", "")
+	s.delete("saved", false)
+	before := read(t, counter)
+	if err := create("saved", "one"); err != nil {
+		t.Fatal(err)
+	}
+	var reached int
+	fmt.Sscan(before, &reached)
+	s.settles(t, func() error { return countsBeyond(counter, reached) })
+	if _, err := s.client.Signal(t.Context(), &api.SignalRequest{Id: "saved", Signal: 9}); err != nil {
+		t.Error(err)
+	}
+	if exit := s.wait("saved", ""); exit.Status != 137 {
+		t.Errorf("exit of the restored container: %v", exit)
+	}
+	s.delete("saved", false)
+}
+
+func countsBeyond(path string, least int) error {
+	var n int
+	data, err := os.ReadFile(path)
+	if err == nil {
+		_, err = fmt.Sscan(string(data), &n)
+	}
+	if err == nil && n <= least {
+		err = fmt.Errorf("it counts %d, expected more than %d", n, least)
+	}
+	return err
+}
+
+// TestCheckpointThatFailsLeavesTheContainer: CRIU is absent, or does not work on
+// this kernel.
+func TestCheckpointThatFailsLeavesTheContainer(t *testing.T) {
+	if exec.Command("criu", "check").Run() == nil {
+		t.Skip("CRIU works here")
+	}
+	s := newStack(t)
+	c := s.run("a", "exec sleep 1000")
+	_, err := s.client.CreateCheckpoint(t.Context(), &api.CreateCheckpointRequest{Id: "a", Checkpoint: &api.Checkpoint{Name: "one"}})
+	if err == nil || !strings.Contains(err.Error(), "checkpoint of container a") {
+		t.Errorf("%v", err)
+	}
+	t.Log(err)
+	if status := s.state("a").Status; status != "running" {
+		t.Errorf("the container is %s", status)
+	}
+	list, err := s.client.ListCheckpoint(t.Context(), &api.ListCheckpointRequest{Id: "a"})
+	if left, _ := os.ReadDir(filepath.Join(c.BundlePath, "checkpoints")); err != nil || len(list.Checkpoints) != 0 || len(left) != 0 {
+		t.Errorf("%v, %v are left, %v", list, left, err)
+	}
+}
