@@ -24,7 +24,7 @@ SUPERVISOR_TAGS := $(TAGS) grpcnotrace
 TOOL := go run ./integration/cmd
 UNIT = $$(go list ./... | grep -v /integration)
 
-.PHONY: help build race run stop test unit integration check lint bench power leakcheck clean generate packages packages-test
+.PHONY: help build race run stop test unit integration check lint vm bench power leakcheck clean generate packages packages-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,10 +58,13 @@ check: ## gofmt, vet, layout of the rooms, shell scripts
 		if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	go vet -tags '$(OCIRUN_TAGS)' ./...
 	go test -count=1 ./integration
-	@if command -v shellcheck >/dev/null; then shellcheck contrib/*.sh .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck contrib/*.sh integration/*.sh .ci/run; fi
 
 lint: ## golangci-lint (its first build takes minutes)
 	go run $(GOLANGCI_LINT) run ./...
+
+vm: packages-test build ## integration/oci under pure cgroup v2 in a virtual machine (VM_FLAGS=--apparmor)
+	@integration/vm.sh oci
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
 	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines|Logs|Image" ./integration/perf -v -full

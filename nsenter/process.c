@@ -310,6 +310,8 @@ static void find_home(struct stage *s, int fd, unsigned long uid)
 int op_home(struct stage *s, const struct plan_op *op)
 {
 	struct stat st;
+	if (s->envp == NULL)
+		return fail(s, WHERE_PLAN, EINVAL);
 	strcpy(s->home, "HOME=/");
 	int path = resolve(s, "etc/passwd", false);
 	if (path >= 0 && fstat(path, &st) == 0 && S_ISREG(st.st_mode)) {
@@ -457,6 +459,8 @@ int op_seccomp(struct stage *s, const struct plan_op *op)
 		.len = (unsigned short)(op->blob_size / sizeof(struct sock_filter)),
 		.filter = op_blob(s, op),
 	};
+	if (op->blob_size / sizeof(struct sock_filter) > BPF_MAXINSNS) /* .len would be cut */
+		return fail(s, WHERE_PLAN, EINVAL);
 	if (op->flags & FLAG_LISTENER)
 		return hand_listener(s, (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, op->num[0] | SECCOMP_FILTER_FLAG_NEW_LISTENER, &program));
 	if (op->num[0] == 0)
@@ -467,6 +471,8 @@ int op_seccomp(struct stage *s, const struct plan_op *op)
 int op_exec(struct stage *s, const struct plan_op *op)
 {
 	(void)op;
+	if (s->argv == NULL || s->envp == NULL)
+		return fail(s, WHERE_PLAN, EINVAL);
 	execve(s->command, s->argv, s->envp);
 	return -1;
 }

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/engined/engined/integration/bundle"
 )
 
 // commandTimeout bounds one command of a command line client.
-const commandTimeout = 60 * time.Second
+var commandTimeout = bundle.Patience(60 * time.Second)
 
 // CLI is a command line client of an engine: a stock docker, or engined's own.
 type CLI struct {

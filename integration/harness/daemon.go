@@ -10,12 +10,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/engined/engined/integration/bundle"
 )
 
 // startTimeout bounds a daemon's start, stopTimeout its end.
-const (
-	startTimeout = 30 * time.Second
-	stopTimeout  = 30 * time.Second
+var (
+	startTimeout = bundle.Patience(30 * time.Second)
+	stopTimeout  = bundle.Patience(30 * time.Second)
 )
 
 // Daemon is one process of an instance, started by the test.

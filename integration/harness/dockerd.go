@@ -20,15 +20,16 @@ type Dockerd struct {
 }
 
 // NewDockerd starts a dockerd without networks that ends with the test, with
-// the busybox image. The test is skipped where there is none or it cannot run.
-func NewDockerd(t testing.TB) *Dockerd {
+// the busybox image and further flags. The test is skipped where there is none
+// or it cannot run.
+func NewDockerd(t testing.TB, flags ...string) *Dockerd {
 	t.Helper()
-	return NewReference(t, t)
+	return NewReference(t, t, flags...)
 }
 
 // NewReference is NewDockerd for a test that goes on without: only the subtest
 // ask is skipped, and the result is then nil.
-func NewReference(owner, ask testing.TB) *Dockerd {
+func NewReference(owner, ask testing.TB, flags ...string) *Dockerd {
 	t := ask
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -39,7 +40,7 @@ func NewReference(owner, ask testing.TB) *Dockerd {
 	}
 	d := &Dockerd{Dir: TempDir(owner)}
 	d.Socket = filepath.Join(d.Dir, "d.sock")
-	if err := d.begin(); err != nil {
+	if err := d.begin(flags); err != nil {
 		t.Skipf("Debian's dockerd does not run here: %v", err)
 	}
 	owner.Cleanup(func() { d.finish(owner) })
@@ -55,14 +56,14 @@ func (d *Dockerd) Client(t testing.TB) *client.Client { return newClient(t, d.Ho
 // Host is the address for DOCKER_HOST.
 func (d *Dockerd) Host() string { return "unix://" + d.Socket }
 
-func (d *Dockerd) begin() (err error) {
+func (d *Dockerd) begin(flags []string) (err error) {
 	config := filepath.Join(d.Dir, "daemon.json")
 	if err := os.WriteFile(config, []byte("{}\n"), 0o600); err != nil {
 		return err
 	}
-	d.Daemon, err = start("dockerd", filepath.Join(d.Dir, "dockerd.log"), []string{dockerdPath, "-H", d.Host(),
+	d.Daemon, err = start("dockerd", filepath.Join(d.Dir, "dockerd.log"), append([]string{dockerdPath, "-H", d.Host(),
 		"--config-file", config, "--data-root", filepath.Join(d.Dir, "data"), "--exec-root", filepath.Join(d.Dir, "x"),
-		"--pidfile", filepath.Join(d.Dir, "d.pid"), "--bridge=none", "--iptables=false", "--ip6tables=false"})
+		"--pidfile", filepath.Join(d.Dir, "d.pid"), "--bridge=none", "--iptables=false", "--ip6tables=false"}, flags...))
 	return err
 }
 

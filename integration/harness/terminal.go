@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+
+	"github.com/engined/engined/integration/bundle"
 )
 
 // Terminal is a command on a pseudo terminal, spoken to as a person would.
@@ -28,7 +30,7 @@ type Terminal struct {
 	changed chan struct{}
 }
 
-const answerTimeout = 20 * time.Second
+var answerTimeout = bundle.Patience(20 * time.Second)
 
 // OpenTerminal starts the command; it is killed with the test if it still runs.
 func OpenTerminal(t testing.TB, cmd *exec.Cmd, rows, columns uint16) *Terminal {

@@ -10,7 +10,8 @@
 // generated_test.go adds a bundle for each value of fields that take many.
 // validation_test.go runs the validation programs of the OCI runtime-tools,
 // which the module in validation/ names, against the table validation.txt.
-// engines_test.go has podman and containerd run containers with ocirun.
+// engines_test.go and dockerd_test.go have podman, containerd and dockerd run
+// containers with ocirun.
 //
 // faults_test.go kills ocirun, the stage of the container's process, and both,
 // at each fail point of an ocirun built with them; OCI_TEST_FULL=1 tries every
@@ -20,4 +21,6 @@
 // each alone and all together, and wants the same result.
 //
 // verbs_test.go goes through create, start, state, exec, list, kill and delete.
+//
+// integration/vm.sh, that is make vm, runs all of it under pure cgroup v2.
 package oci

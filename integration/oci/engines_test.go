@@ -9,9 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/engined/engined/integration/bundle"
 	"github.com/engined/engined/integration/harness"
 	"github.com/engined/engined/integration/rootfs"
 )
@@ -25,7 +27,7 @@ type engine struct {
 // do runs it and wants a status and, if it is not empty, that output.
 func (e engine) do(status int, output string, args ...string) {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), bundle.Patience(time.Minute))
 	defer cancel()
 	argv := append(append([]string(nil), e.argv...), args...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -38,6 +40,17 @@ func (e engine) do(status int, output string, args ...string) {
 	}
 	if got := cmd.ProcessState.ExitCode(); got != status || output != "" && stdout.String() != output {
 		e.t.Errorf("%q: status %d, want %d; output %q, want %q\n%s", args, got, status, stdout.String(), output, stderr.String())
+	}
+}
+
+// terminal runs it on a terminal of its own and wants that output.
+func (e engine) terminal(output string, args ...string) {
+	e.t.Helper()
+	argv := append(append([]string(nil), e.argv...), args...)
+	term := harness.OpenTerminal(e.t, exec.Command(argv[0], argv[1:]...), 24, 80)
+	term.Expect(output)
+	if status := term.Status(); status != 0 {
+		e.t.Errorf("%q: status %d", args, status)
 	}
 }
 
@@ -76,17 +89,21 @@ func TestPodman(t *testing.T) {
 	podman.do(0, "1000\nSeccomp:\t2\n", options("--rm", "--user", "1000", "--read-only", "--tmpfs", "/scratch", "--rootfs", root, "/bin/sh", "-c", "id -u; touch /scratch/x; grep Seccomp: /proc/self/status")...)
 	podman.do(0, "0 200000 1000\n", options("--rm", "--uidmap", "0:200000:1000", "--gidmap", "0:200000:1000", "--rootfs", root, "/bin/sh", "-c", "echo $(cat /proc/self/uid_map)")...)
 	podman.do(0, "", options("-d", "--name", name, "--rootfs", root, "/bin/sleep", "1000")...)
-	t.Cleanup(func() { podman.do(0, "", "rm", "-f", "-t", "0", name) })
+	t.Cleanup(func() { podman.do(0, "", "rm", "-f", "-i", "-t", "0", name) })
 	podman.do(4, "in\n", "exec", name, "/bin/sh", "-c", "echo in; exit 4")
 	podman.do(0, "/dev/pts/0\r\n", "exec", "-t", name, "tty")
 	podman.do(127, "", "exec", name, "/no/such")
 	podman.do(126, "", "exec", name, "/etc/passwd")
+	podman.do(0, "", "update", "--memory", "80m", name)
+	podman.do(0, "83886080\n", "exec", name, "/bin/sh", "-c", "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory.max 2>/dev/null; true")
 	podman.do(0, "", "pause", name)
 	podman.do(0, "paused\n", "inspect", "-f", "{{.State.Status}}", name)
 	podman.do(0, "", "unpause", name)
 	podman.do(0, "sleep\n", options("--rm", "--pid", "container:"+name, "--rootfs", root, "/bin/sh", "-c", "cat /proc/1/comm")...)
 	podman.do(0, "", "kill", name)
 	podman.do(0, "137\n", "wait", name)
+	podman.do(0, "", "rm", "-f", "-t", "0", name)
+	podman.do(1, "", "container", "exists", name)
 }
 
 func TestContainerd(t *testing.T) {
@@ -94,13 +111,20 @@ func TestContainerd(t *testing.T) {
 	socket := startContainerd(t, dir)
 	ctr := engine{t, []string{"ctr", "-a", socket}}
 	run := func(how string, list ...string) []string {
-		return append([]string{"run", how, "--runc-binary", harness.Binary("ocirun"), "--rootfs", root}, list...)
+		argv := append([]string{"run"}, strings.Fields(how)...)
+		return append(append(argv, "--runc-binary", harness.Binary("ocirun"), "--rootfs", root), list...)
 	}
 	name := filepath.Base(dir)
 	ctr.do(3, "hi\n0\n", run("--rm", name+"-first", "/bin/sh", "-c", "echo hi; id -u; exit 3")...)
-	ctr.do(0, "", run("-d", name, "/bin/sleep", "1000")...)
+	ctr.terminal("/dev/pts/0\r", run("--rm -t", name+"-tty", "/bin/tty")...)
+	ctr.do(0, "", run("-d --memory-limit 67108864", name, "/bin/sleep", "1000")...)
 	ctr.do(4, "in\n", "task", "exec", "--exec-id", "one", name, "/bin/sh", "-c", "echo in; exit 4")
 	ctr.do(1, "", "task", "exec", "--exec-id", "two", name, "/no/such")
+	ctr.terminal("/dev/pts/0\r", "task", "exec", "-t", "--exec-id", "three", name, "/bin/tty")
+	limit, _ := os.ReadFile("/sys/fs/cgroup/memory/default/" + name + "/memory.limit_in_bytes")
+	if v2, _ := os.ReadFile("/sys/fs/cgroup/default/" + name + "/memory.max"); string(limit)+string(v2) != "67108864\n" {
+		t.Errorf("its memory limit is %q%q", limit, v2)
+	}
 	ctr.do(0, "", "task", "pause", name)
 	ctr.do(0, "", "task", "resume", name)
 	ctr.do(0, "", "task", "metrics", name)
