@@ -59,7 +59,7 @@ func compileAll(t *testing.T, spec *specs.Spec) {
 		}
 		wantSound(t, plan)
 	}
-	if plan, err := compileExec(spec.Process, namespacesOf(spec), fixedFacts()); err == nil {
+	if plan, err := compileExec(spec.Process, spec.Linux, namespacesOf(spec), fixedFacts()); err == nil {
 		wantSound(t, plan)
 	}
 	if profile := spec.Linux.Seccomp; profile != nil && len(profile.Syscalls) < 20 {

@@ -70,7 +70,7 @@ func hasMounts(dir string) (bool, error) {
 }
 
 // diffTrees is WriteDiff for drivers whose writable layers are whole trees.
-func (s *Store) diffTrees(ctx context.Context, d *differ, id string, lowers []string) (failed error) {
+func (s *Store) diffTrees(ctx context.Context, d *differ, id string, lowers []string) error {
 	now, err := s.hold(ctx, id)
 	if err != nil {
 		return err
