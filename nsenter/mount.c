@@ -24,6 +24,8 @@
 #define MS_NOSYMFOLLOW 256
 #endif
 
+#define LINK_TRIES 100 /* each loses only to another container's stage that won */
+
 struct fd_path {
 	char text[32];
 };
@@ -206,7 +208,8 @@ int op_attr(struct stage *s, const struct plan_op *op)
 	return mount(NULL, fd_path(fd).text, NULL, op->num[2] | (recursive ? MS_REC : 0), NULL);
 }
 
-/* In a user namespace mknod is forbidden: the host's node is bound there. */
+/* In a user namespace, the container's or one that the runtime itself is in,
+ * mknod is forbidden: the host's node is bound there. */
 static int bind_node(struct stage *s, const struct plan_op *op)
 {
 	int target = resolve_or_make(s, op_text(s, op, 0), false, TARGET_FILE, 0);
@@ -226,14 +229,36 @@ int op_mknod(struct stage *s, const struct plan_op *op)
 	if (parent < 0)
 		return fail(s, WHERE_RESOLVE, errno);
 	int result = mknodat(parent, name, (mode_t)op->num[0], op->num[1]);
-	if (result < 0 && errno == EEXIST) { /* the image's own: kept, as runc does */
+	if (result < 0) {
 		close_fd(parent);
-		return 0;
+		if (errno == EEXIST) /* the image's own: kept, as runc does */
+			return 0;
+		return errno == EPERM ? bind_node(s, op) : -1;
 	}
 	if (result == 0 && (op->num[2] | op->num[3]) != 0)
 		result = fchownat(parent, name, (uid_t)op->num[2], (gid_t)op->num[3], AT_SYMLINK_NOFOLLOW);
 	close_fd(parent);
 	return result;
+}
+
+/* Containers that share a rootfs make the same link at the same time: what is
+ * there is looked at again after each failure. */
+static int replace_link(const char *target, int parent, const char *name)
+{
+	char there[64];
+	for (int i = 0; i < LINK_TRIES; i++) {
+		ssize_t n = readlinkat(parent, name, there, sizeof(there));
+		if (n < (ssize_t)sizeof(there) && n == (ssize_t)strlen(target) && memcmp(there, target, (size_t)n) == 0)
+			return 0;
+		if (unlinkat(parent, name, 0) < 0 && errno != ENOENT)
+			return -1;
+		if (symlinkat(target, parent, name) == 0)
+			return 0;
+		if (errno != EEXIST)
+			return -1;
+	}
+	errno = EEXIST;
+	return -1;
 }
 
 int op_symlink(struct stage *s, const struct plan_op *op)
@@ -246,7 +271,7 @@ int op_symlink(struct stage *s, const struct plan_op *op)
 	if (result < 0 && errno == EEXIST) {
 		result = 0;
 		if (op->flags & FLAG_REPLACE)
-			result = unlinkat(parent, name, 0) < 0 ? -1 : symlinkat(op_text(s, op, 0), parent, name);
+			result = replace_link(op_text(s, op, 0), parent, name);
 	}
 	close_fd(parent);
 	return result;

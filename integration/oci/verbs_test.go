@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -126,6 +127,32 @@ func TestDeleteOfACreatedContainer(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestStartsBesideEachOtherInOneRootfs: all make the same devices and links in
+// the one /dev, which nothing is mounted on.
+func TestStartsBesideEachOtherInOneRootfs(t *testing.T) {
+	ocirun, _, dir := runtimes(t)
+	const containers = 8
+	shared := bundle.Plain("")
+	shared.Mounts = shared.Mounts[:1] // /proc
+	must(t, bundle.Make(filepath.Join(dir, "first"), shared))
+	var wait sync.WaitGroup
+	for i := range containers {
+		id := fmt.Sprint(filepath.Base(dir), "-", i)
+		spec := bundle.Plain(id)
+		spec.Mounts, spec.Root.Path = shared.Mounts, filepath.Join(dir, "first/rootfs")
+		spec.Process.Args = []string{"/bin/readlink", "/dev/ptmx"}
+		here := filepath.Join(dir, id)
+		must(t, os.Mkdir(here, 0o755))
+		must(t, bundle.WriteConfig(here, spec))
+		wait.Go(func() {
+			if out, err := ocirun.Call(here, "run", id); err != nil || out.Status != 0 || out.Stdout != "pts/ptmx\n" {
+				t.Errorf("%s: %v %+v", id, err, out)
+			}
+		})
+	}
+	wait.Wait()
 }
 
 // stateOf checks what differs between runtimes and returns the rest.
