@@ -12,23 +12,25 @@ import (
 	"time"
 )
 
+const cgroups = "/sys/fs/cgroup"
+
 // Hierarchies are the kernel's, not a namespace's: what one test mounts another
 // finds in /proc/self/cgroup, and crun then takes it for granted. So all tests
-// that run reference runtimes hold this lock, and who mounts holds it alone.
+// that run reference runtimes hold a lock on the host's directory of cgroups,
+// and who mounts holds it alone.
 var hierarchies *os.File
 
 // share waits until nobody has hierarchies of his own. The lock ends with the
 // process.
 func share() (err error) {
-	path := filepath.Join(os.TempDir(), "engined-test-hierarchies.lock")
-	if hierarchies, err = os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600); err != nil {
+	if hierarchies, err = os.Open(cgroups); err != nil {
 		return err
 	}
 	return syscall.Flock(int(hierarchies.Fd()), syscall.LOCK_SH)
 }
 
 // MountControllers mounts v1 hierarchies that the host has left out, for tests
-// that need their controllers, in the mount namespace that Main made. It
+// that need their controllers, in the directory that Main made for them. It
 // returns the names of those that it mounted, and what takes them away again.
 // A controller that the kernel lacks, or that v2 has in use, is left alone; all
 // are while other tests run.
@@ -40,7 +42,7 @@ func MountControllers(names ...string) (mounted []string, restore func() error) 
 		return nil, func() error { return nil }
 	}
 	for _, name := range names {
-		dir := filepath.Join("/sys/fs/cgroup", name)
+		dir := filepath.Join(cgroups, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			continue // it is there
 		}
@@ -60,17 +62,18 @@ func MountControllers(names ...string) (mounted []string, restore func() error) 
 }
 
 // unmountController empties a hierarchy and unmounts it until the kernel has
-// given the controller back. It does so only at an unmount that finds no
-// cgroups, and removed ones are there for a moment longer, of which nothing
-// tells the end.
+// given the controller back. It does so some time after an unmount that finds
+// no cgroups, and removed ones are there for a moment longer, of which nothing
+// tells the end: then it is mounted once more.
 func unmountController(name string) error {
-	dir := filepath.Join("/sys/fs/cgroup", name)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	dir := filepath.Join(cgroups, name)
+	for end := time.Now().Add(time.Minute); ; {
 		err := removeCgroups(dir)
 		if gone := syscall.Unmount(dir, 0); gone != nil {
 			return fmt.Errorf("unmounting the hierarchy of %s: %w", name, errors.Join(err, gone))
 		}
-		if free, look := isFree(name); free || look != nil {
+		free, look := awaitFree(name)
+		if free || look != nil {
 			return errors.Join(look, os.Remove(dir))
 		}
 		if time.Now().After(end) {
@@ -78,6 +81,17 @@ func unmountController(name string) error {
 		}
 		if err := syscall.Mount(name, dir, "cgroup", 0, name); err != nil {
 			return err
+		}
+	}
+}
+
+// awaitFree looks for two seconds: the kernel takes down an empty hierarchy
+// after a grace period of RCU.
+func awaitFree(name string) (bool, error) {
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		free, err := isFree(name)
+		if free || err != nil || time.Now().After(end) {
+			return free, err
 		}
 	}
 }

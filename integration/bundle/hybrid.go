@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -14,7 +15,7 @@ import (
 // controllers is what crun reads to refuse hybrid hosts: it wants no
 // controller at all to be left to cgroup v2. Some kernels leave hugetlb there
 // that nobody uses.
-const controllers = "/sys/fs/cgroup/unified/cgroup.controllers"
+const controllers = cgroups + "/unified/cgroup.controllers"
 
 // inside marks the second run of the test binary.
 const inside = "ENGINED_TEST_INSIDE"
@@ -37,8 +38,8 @@ func Main(m *testing.M) int {
 	if os.Getenv(inside) == "" {
 		return m.Run()
 	}
-	if err := hideControllers(); err != nil {
-		fmt.Fprintln(os.Stderr, "hiding", controllers, "from crun:", err)
+	if err := ownCgroups(); err != nil {
+		fmt.Fprintln(os.Stderr, "making a directory of hierarchies of the tests' own:", err)
 		return 1
 	}
 	return m.Run()
@@ -59,19 +60,71 @@ func again() int {
 	return cmd.ProcessState.ExitCode()
 }
 
-// hideControllers binds an empty file over controllers, for this namespace only.
-func hideControllers() error {
+// ownCgroups puts a directory of hierarchies over the host's, for this
+// namespace only: what tests mount there is in no other engine's way.
+// controllers is empty in it.
+func ownCgroups() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making all mounts private: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "controllers")
+	dir, err := os.MkdirTemp("", "cgroups")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	empty := filepath.Join(dir, "empty")
+	defer os.Remove(dir) //nolint:errcheck // it is empty once it is moved
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mounting a tmpfs: %w", err)
+	}
+	if err := errors.Join(bindHierarchies(dir), emptyControllers(dir)); err != nil {
+		return errors.Join(err, syscall.Unmount(dir, syscall.MNT_DETACH))
+	}
+	if err := syscall.Unmount(cgroups, syscall.MNT_DETACH); err != nil {
+		return errors.Join(err, syscall.Unmount(dir, syscall.MNT_DETACH))
+	}
+	return syscall.Mount(dir, cgroups, "", syscall.MS_MOVE, "")
+}
+
+// bindHierarchies makes the hierarchies of cgroups appear in dir, and nothing
+// else that lies there.
+func bindHierarchies(dir string) error {
+	entries, err := os.ReadDir(cgroups)
+	if err != nil {
+		return err
+	}
+	var parent, stat syscall.Stat_t
+	if err := syscall.Stat(cgroups, &parent); err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		from, to := filepath.Join(cgroups, entry.Name()), filepath.Join(dir, entry.Name())
+		if link, err := os.Readlink(from); err == nil { // cpu -> cpu,cpuacct
+			if err := os.Symlink(link, to); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := syscall.Stat(from, &stat); err != nil {
+			return err
+		}
+		if stat.Dev == parent.Dev { // nothing is mounted there
+			continue
+		}
+		if err := os.Mkdir(to, 0o755); err != nil {
+			return err
+		}
+		if err := syscall.Mount(from, to, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+			return fmt.Errorf("binding %s: %w", from, err)
+		}
+	}
+	return nil
+}
+
+// emptyControllers binds an empty file over controllers, in dir.
+func emptyControllers(dir string) error {
+	empty := filepath.Join(dir, ".empty")
 	if err := os.WriteFile(empty, nil, 0o400); err != nil {
 		return err
 	}
-	return syscall.Mount(empty, controllers, "", syscall.MS_BIND, "")
+	target := filepath.Join(dir, strings.TrimPrefix(controllers, cgroups))
+	return errors.Join(syscall.Mount(empty, target, "", syscall.MS_BIND, ""), os.Remove(empty))
 }

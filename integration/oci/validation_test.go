@@ -168,12 +168,26 @@ func runProgram(dir, runtime, name string) string {
 	cmd.WaitDelay = time.Second
 	// Whatever a runtime mounts and leaves is gone with the program.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if name == "process_capabilities" {
+		withAllCapabilities(cmd.SysProcAttr)
+	}
 	err := cmd.Run()
 	bad := notOK.FindAllString(stdout.String(), -1)
 	if err == nil && len(bad) == 0 {
 		return ""
 	}
 	return fmt.Sprintf("%v %q %s", err, bad, strings.TrimSpace(stderr.String()))
+}
+
+// withAllCapabilities starts a process as root of a new user namespace, where it
+// has every capability of the kernel, also those that the tests' own bounding
+// set lacks. All ids are what they are outside but the last, by which a runtime
+// tells the namespace from the first one.
+func withAllCapabilities(attributes *syscall.SysProcAttr) {
+	ids := []syscall.SysProcIDMap{{Size: 1<<32 - 2}}
+	attributes.Cloneflags, attributes.Unshareflags = syscall.CLONE_NEWUSER|syscall.CLONE_NEWNS, 0
+	attributes.UidMappings, attributes.GidMappings = ids, ids
+	attributes.GidMappingsEnableSetgroups = true
 }
 
 // removeAll removes the containers that programs left.
@@ -191,8 +205,8 @@ func removeAll(t *testing.T, dir string, runtime bundle.Runtime) {
 }
 
 // compareFailures holds them against validation.txt, in both directions. The
-// programs wait for fixed times: one that fails on a busy machine gets another
-// try, alone.
+// programs wait for fixed times: one that fails on a busy machine gets other
+// tries, alone.
 func compareFailures(t *testing.T, failed map[string]string, programs []string, again func(name string) string) {
 	t.Helper()
 	text, err := os.ReadFile("validation.txt")
@@ -217,8 +231,12 @@ func compareFailures(t *testing.T, failed map[string]string, programs []string, 
 		if failed[name] == "" || explained[name] {
 			continue
 		}
-		t.Logf("trying %s again: %s", name, failed[name])
-		if said := again(name); said != "" {
+		said := failed[name]
+		for try := 0; said != "" && try < 3; try++ {
+			t.Logf("trying %s again: %s", name, said)
+			said = again(name)
+		}
+		if said != "" {
 			t.Errorf("%s is not clean: %s", name, said)
 		}
 	}
