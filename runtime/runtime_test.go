@@ -21,7 +21,7 @@ import (
 func testHost(t *testing.T) *Host {
 	return &Host{
 		StateDir: t.TempDir(), Root: t.TempDir(), Shim: "/bin/false", Runtime: "true",
-		Limits: Limits{Shim: time.Second, Start: time.Second, Runtime: 5 * time.Second},
+		Limits: Limits{Shim: time.Minute, Start: time.Minute, Runtime: time.Minute},
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
