@@ -21,7 +21,7 @@ import (
 func (s *Stack) finish() {
 	s.removeContainers()
 	s.stopDaemons()
-	leak := leftovers.Since(s.before, s.Dir, s.Bridge)
+	leak := leftovers.Since(s.before, s.Dir)
 	deadline := time.Now().Add(leakTimeout)
 	err := leftovers.Await(deadline, func(item leftovers.Item) bool {
 		return leak(item) && item.Kind != leftovers.Directory && !s.isAnothers(item)
@@ -39,7 +39,7 @@ func (s *Stack) finish() {
 // and of its firewall rules.
 func (s *Stack) isAnothers(item leftovers.Item) bool {
 	ofABridge := item.Kind == leftovers.Link || item.Kind == leftovers.Table
-	return ofABridge && strings.Contains(item.Name, leftovers.Prefix) && !item.Mentions(s.Bridge)
+	return ofABridge && strings.Contains(item.Name, leftovers.Prefix) && !(s.options.Bridge && item.Mentions(s.Bridge))
 }
 
 // removeContainers removes all containers by the API, if engined still runs.
