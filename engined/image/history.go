@@ -4,7 +4,6 @@ import (
 	"context"
 
 	apiimage "github.com/moby/moby/api/types/image"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/layer"
@@ -59,14 +58,11 @@ func steps(c *config, layers []layer.Layer) ([]apiimage.HistoryResponseItem, err
 // addIDs names the newest step after the image, and those before after its
 // parents, as far as they are known.
 func (s *Store) addIDs(ctx context.Context, at *row, items []apiimage.HistoryResponseItem) error {
-	rows, err := s.rows(ctx)
+	found, err := s.all(ctx)
 	if err != nil {
 		return err
 	}
-	byID := map[digest.Digest]*row{}
-	for _, r := range rows {
-		byID[r.id] = r
-	}
+	byID := found.byID()
 	for i := range items {
 		if at == nil {
 			return nil

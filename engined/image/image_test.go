@@ -554,15 +554,3 @@ func TestDamageIsListedAndNeverFatal(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkListOfThousand(b *testing.B) {
-	f := newFixture(b)
-	for i := range 1000 {
-		f.mustImport(b, fmt.Sprintf("image-%d", i), fmt.Sprint(i))
-	}
-	for b.Loop() {
-		if list, err := f.List(b.Context(), ListOptions{}); err != nil || len(list) != 1000 {
-			b.Fatal(len(list), err)
-		}
-	}
-}

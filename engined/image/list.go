@@ -3,7 +3,7 @@ package image
 import (
 	"context"
 	"database/sql"
-	"sort"
+	"slices"
 	"time"
 
 	apiimage "github.com/moby/moby/api/types/image"
@@ -32,15 +32,13 @@ func (s *Store) List(ctx context.Context, opts ListOptions) ([]apiimage.Summary,
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.rows(ctx)
+	found, err := s.all(ctx)
 	if err != nil {
 		return nil, err
 	}
-	sort.SliceStable(rows, func(i, j int) bool { return rows[i].created().After(rows[j].created()) })
-	parents := parentsOf(rows)
 	summaries := []apiimage.Summary{}
-	for _, r := range rows {
-		names, wanted, err := selected.names(r, parents[r.id])
+	for _, r := range found.rows {
+		names, wanted, err := selected.names(r, found.parents[r.id])
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +47,7 @@ func (s *Store) List(ctx context.Context, opts ListOptions) ([]apiimage.Summary,
 		}
 	}
 	if opts.SharedSize {
-		err = s.addSharedSizes(ctx, rows, summaries)
+		err = s.addSharedSizes(ctx, found.rows, summaries)
 	}
 	if opts.Containers && err == nil {
 		err = s.addContainers(ctx, summaries)
@@ -79,12 +77,12 @@ func (s *Store) LayersSize(ctx context.Context) (total int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	rows, err := s.rows(ctx)
+	found, err := s.all(ctx)
 	if err != nil {
 		return 0, err
 	}
 	counted := map[digest.Digest]bool{}
-	for _, r := range rows {
+	for _, r := range found.rows {
 		eachLayer(layers, r.chain, func(l layer.Layer) {
 			if !counted[l.Chain] {
 				counted[l.Chain] = true
@@ -93,15 +91,6 @@ func (s *Store) LayersSize(ctx context.Context) (total int64, err error) {
 		})
 	}
 	return total, nil
-}
-
-// parentsOf returns the ids that images were built on.
-func parentsOf(rows []*row) map[digest.Digest]bool {
-	parents := map[digest.Digest]bool{}
-	for _, r := range rows {
-		parents[r.parent] = true
-	}
-	return parents
 }
 
 // selection is ListOptions with their references looked up.
@@ -181,7 +170,10 @@ func (r *row) created() time.Time {
 }
 
 func (r *row) summary(names []name) apiimage.Summary {
-	tags, digests := familiar(names)
+	tags, digests := slices.Clone(r.tags), slices.Clone(r.digests)
+	if len(names) < len(r.names) {
+		tags, digests = familiar(names)
+	}
 	summary := apiimage.Summary{
 		ID: r.id.String(), ParentID: r.parent.String(), RepoTags: tags, RepoDigests: digests,
 		Size: r.size, SharedSize: -1, Containers: -1, Labels: r.labels(),
@@ -244,6 +236,9 @@ func eachLayer(layers map[digest.Digest]layer.Layer, top digest.Digest, do func(
 
 // Count returns how many images there are.
 func (s *Store) Count(ctx context.Context) (int, error) {
-	rows, err := s.rows(ctx)
-	return len(rows), err
+	found, err := s.all(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return len(found.rows), nil
 }

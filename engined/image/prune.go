@@ -26,14 +26,13 @@ func (s *Store) Prune(ctx context.Context, filters Filters, running map[string]b
 	if err != nil {
 		return report, err
 	}
-	rows, err := s.rows(ctx)
+	found, err := s.all(ctx)
 	if err != nil {
 		return report, err
 	}
-	parents := parentsOf(rows)
-	for _, r := range rows {
+	for _, r := range found.rows {
 		switch {
-		case len(r.names) == 0 && parents[r.id], dangling && hasTag(r.names),
+		case len(r.names) == 0 && found.parents[r.id], dangling && hasTag(r.names),
 			!until.IsZero() && r.created().After(until), !filters.labels(r.labels()):
 			continue
 		}

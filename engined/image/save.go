@@ -81,7 +81,7 @@ func (s *Store) Save(ctx context.Context, refs []string, platforms ...ocispec.Pl
 
 // allTags replaces a repository's name by all its tagged names, if it has any.
 func (s *Store) allTags(ctx context.Context, refs []string) ([]string, error) {
-	rows, err := s.rows(ctx)
+	found, err := s.all(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (s *Store) allTags(ctx context.Context, refs []string) ([]string, error) {
 		parsed, err := reference.ParseNormalizedNamed(ref)
 		before := len(all)
 		if err == nil && reference.IsNameOnly(parsed) {
-			for _, r := range rows {
+			for _, r := range found.rows {
 				for _, n := range r.names {
 					if !n.isDigest() && n.repository() == parsed.Name() {
 						all = append(all, string(n))

@@ -312,3 +312,19 @@ func TestPaddingKeepsThePromisedSize(t *testing.T) {
 		}
 	}
 }
+
+func TestALinkThatBecameAFileIsGone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "was-a-link"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := openTree(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	n := &node{dir: fd, base: "was-a-link"}
+	if target, err := n.readlink(); !gone(err) {
+		t.Errorf("a link to %q, %v", target, err)
+	}
+}

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -14,17 +14,29 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// layerDir is what newName makes. A row that names anything else is a foreign
-// hand's, and nothing is removed by that name.
-var layerDir = regexp.MustCompile(`^[0-9a-f]{16}$`)
+// isLayerDir is true of what newName makes. A row that names anything else is a
+// foreign hand's, and nothing is removed by that name.
+func isLayerDir(name string) bool { return len(name) == 16 && isHex(name) }
+
+// isDigest is Validate, which takes a regular expression's time for each of
+// thousands of rows.
+func isDigest(d digest.Digest) bool {
+	if sum, found := strings.CutPrefix(string(d), "sha256:"); found {
+		return len(sum) == 64 && isHex(sum)
+	}
+	return d.Validate() == nil
+}
+
+// isHex is true of lower case digits.
+func isHex(text string) bool { return strings.Trim(text, "0123456789abcdef") == "" }
 
 // faultOf says what is wrong with a row by itself; "" if nothing is. Since a
 // chain id is a digest over the one below, rows that fit make no circle.
 func faultOf(l *Layer) string {
 	switch {
-	case l.Diff.Validate() != nil, l.Parent != "" && l.Parent.Validate() != nil, chainOn(l.Parent, l.Diff) != l.Chain:
+	case !isDigest(l.Diff), l.Parent != "" && !isDigest(l.Parent), chainOn(l.Parent, l.Diff) != l.Chain:
 		return "its row does not fit together: it has another chain id than its parent and its content make"
-	case !layerDir.MatchString(l.dir):
+	case !isLayerDir(l.dir):
 		return fmt.Sprintf("its row names no directory of a layer: %q", l.dir)
 	}
 	return ""

@@ -95,7 +95,7 @@ func (s *Store) query(ctx context.Context, tx *sql.Tx, tail string, args ...any)
 		l.Created = time.Unix(0, created)
 		if fault := faultOf(&l); fault != "" {
 			l.Damaged, l.Parent, l.misfit = fault, "", true // no way on from here: it may lead in a circle
-			if !layerDir.MatchString(l.dir) {
+			if !isLayerDir(l.dir) {
 				l.dir = "" // it may be another's
 			}
 		}

@@ -29,6 +29,9 @@ func (n *node) readlink() (string, error) {
 	for size := 256; ; size *= 4 {
 		target := make([]byte, size)
 		length, err := unix.Readlinkat(n.dir, n.base, target)
+		if errors.Is(err, unix.EINVAL) {
+			return "", errReplaced // no link any more
+		}
 		if err != nil {
 			return "", err
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	_ "github.com/mattn/go-sqlite3" // the database/sql driver "sqlite3"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,8 @@ type DB struct {
 	path  string
 	write *sql.DB // one connection: the queue of writers
 	read  *sql.DB
+
+	changes atomic.Uint64
 }
 
 // Open opens or creates the database at path, readable by its owner alone.
@@ -92,8 +95,13 @@ func fill(ctx context.Context, pool *sql.DB, connections int) error {
 // Update runs do in a transaction that may write, and commits it if do returns
 // nil. One runs at a time; others wait for it or for their context.
 func (db *DB) Update(ctx context.Context, do func(*sql.Tx) error) error {
+	defer db.changes.Add(1) // also after an error: a commit may have done its work before
 	return transact(ctx, db.write, do)
 }
+
+// Changes is another number after every Update that has returned. What was read
+// after asking for it is true as long as it stays: a file has one writer.
+func (db *DB) Changes() uint64 { return db.changes.Load() }
 
 // View runs do in a transaction that reads one consistent state.
 func (db *DB) View(ctx context.Context, do func(*sql.Tx) error) error {

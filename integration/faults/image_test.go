@@ -17,6 +17,7 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	_ "github.com/mattn/go-sqlite3" // looks at the database as an operator would
 	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/integration/harness"
 	"github.com/engined/engined/integration/images"
@@ -110,9 +111,25 @@ func newImageWork(t *testing.T) *imageWork {
 	base := images.Layer(t, 1, 300<<10)
 	images.Put(t, w.registry.Host+"/web:1", images.Image(t, "web", base, images.Layer(t, 2, 200<<10), images.Layer(t, 3, 100<<10)))
 	w.archive = images.Archive(t, "loaded:1", images.Image(t, "loaded", base, images.Layer(t, 4, 100<<10)))
-	w.stack = harness.New(t, harness.Options{NoImage: true})
+	w.stack = harness.New(t, harness.Options{NoImage: true, DataRoot: inMemory(t)})
 	w.client = w.stack.Client(t)
 	return w
+}
+
+// inMemory is a directory on a file system in memory: each image is synced, and
+// on a disk that waits for what all others write.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir := harness.TempDir(t)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0711"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmounting the data root: %v", err)
+		}
+	})
+	return dir
 }
 
 func (w *imageWork) name(image string) string { return w.registry.Host + "/" + image }
