@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/engined/engined/integration/harness"
 )
@@ -165,10 +166,7 @@ func TestManyShimsKilled(t *testing.T) {
 		name := fmt.Sprint("orphan", i)
 		id := strings.TrimSpace(cli.Must(t, "run", "-d", "--name", name, "--net=none", harness.Image,
 			"sh", "-c", "for i in 1 2 3; do sleep 1000 & done; yes"))
-		pids := strings.Fields(cli.Must(t, "top", name, "-o", "pid"))[1:]
-		if len(pids) < 2 {
-			t.Fatalf("processes %q", pids)
-		}
+		pids := awaitProcesses(t, cli, name, 4) // its shell may become the last of them
 		if err := syscall.Kill(shimOf(t, id), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -182,5 +180,19 @@ func TestManyShimsKilled(t *testing.T) {
 			t.Errorf("the reason is %q", why)
 		}
 		cli.Must(t, "rm", name)
+	}
+}
+
+// awaitProcesses returns the pids of a container that comes to have so many.
+func awaitProcesses(t *testing.T, cli harness.CLI, name string, many int) []string {
+	t.Helper()
+	for late := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // it tells nobody
+		pids := strings.Fields(cli.Must(t, "top", name, "-o", "pid"))[1:]
+		if len(pids) >= many {
+			return pids
+		}
+		if time.Now().After(late) {
+			t.Fatalf("processes %q, expected %d", pids, many)
+		}
 	}
 }
