@@ -227,6 +227,23 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// Without force, too: runc's callers count on it.
+func TestDeleteKillsWhatWasNeverStarted(t *testing.T) {
+	c, cmd := process(t)
+	if err := unix.Mkfifo(filepath.Join(c.Dir(), FifoFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Delete(t.Context(), c.Root, c.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("the process ended well")
+	}
+	if _, err := os.Stat(c.Dir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory: %v", err)
+	}
+}
+
 // What create left when it was killed before it wrote a state: a directory, a
 // config, cgroups.
 func TestDeleteByForceOfHalfAContainer(t *testing.T) {

@@ -96,7 +96,7 @@ func newBox(t testing.TB, args []string, change func(spec map[string]any)) *box 
 	if runtimePath == "" {
 		t.Skip("needs runc, or SHIM_TEST_RUNTIME")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	b := &box{t: t, id: fmt.Sprintf("%s-%d-%d", prefix, os.Getpid(), boxes.Add(1)), ctx: ctx}
 	state, err := os.MkdirTemp("/tmp", prefix)
 	must(t, err)
@@ -280,7 +280,7 @@ func (b *box) attach(req proto.AttachRequest) *net.UnixConn {
 	must(b.t, err)
 	must(b.t, b.client.Attach(b.ctx, req, uintptr(fds[1])))
 	b.t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(50 * time.Second))
+	conn.SetDeadline(time.Now().Add(3 * time.Minute))
 	return conn.(*net.UnixConn)
 }
 

@@ -39,16 +39,26 @@ func TestIdleShimsAreSmall(t *testing.T) {
 		all = append(all, b)
 	}
 	time.Sleep(2 * time.Second) // longer than idleAfter: what is measured is rest
-	pss, threads := 0, 0
-	for _, b := range all {
-		pid := b.command.Process.Pid
-		pss += number(t, fmt.Sprintf("/proc/%d/smaps_rollup", pid), `(?m)^Pss: +(\d+)`)
-		threads = max(threads, number(t, fmt.Sprintf("/proc/%d/status", pid), `(?m)^Threads:\s+(\d+)`))
+	pss, threads := measure(t, all)
+	for late := time.Now().Add(time.Minute); pss/shims > allowedPSS && time.Now().Before(late); {
+		time.Sleep(time.Second) // a busy machine: some come to it later
+		pss, threads = measure(t, all)
 	}
 	t.Logf("%d KiB PSS a shim, at most %d threads", pss/shims, threads)
 	if pss/shims > allowedPSS || threads > allowedThreads {
 		t.Errorf("%d KiB PSS and %d threads, at most %d and %d are allowed", pss/shims, threads, allowedPSS, allowedThreads)
 	}
+}
+
+// measure returns the shims' memory together and the most threads of one.
+func measure(t *testing.T, all []*box) (pss, threads int) {
+	t.Helper()
+	for _, b := range all {
+		pid := b.command.Process.Pid
+		pss += number(t, fmt.Sprintf("/proc/%d/smaps_rollup", pid), `(?m)^Pss: +(\d+)`)
+		threads = max(threads, number(t, fmt.Sprintf("/proc/%d/status", pid), `(?m)^Threads:\s+(\d+)`))
+	}
+	return pss, threads
 }
 
 func number(t *testing.T, path, pattern string) int {

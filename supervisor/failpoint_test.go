@@ -51,6 +51,7 @@ func newFailingStack(t *testing.T) *stack {
 // TestKilledBetweenAnyTwoSteps kills the supervisor at every point that one life
 // of two containers passes. The next one loses nothing and leaves nothing.
 func TestKilledBetweenAnyTwoSteps(t *testing.T) {
+	t.Parallel()
 	s := newFailingStack(t)
 	bundles := [2]string{s.bundle("exec sleep 1000"), s.bundle("exit 7")}
 	trace := filepath.Join(s.dir, "trace")
@@ -188,10 +189,7 @@ func (s *stack) cleanAfter(prefix, point string) {
 		s.delete(c.Id, true)
 	}
 	s.settles(t, func() error {
-		left := s.leftovers()
-		cgroups, _ := filepath.Glob("/sys/fs/cgroup/*/" + prefix + "-*")
-		unified, _ := filepath.Glob("/sys/fs/cgroup/" + prefix + "-*")
-		if left = append(append(left, cgroups...), unified...); len(left) != 1 { // the supervisor itself
+		if left := append(s.leftovers(), s.cgroups()...); len(left) != 1 { // the supervisor itself
 			return fmt.Errorf("%s: left over: %q", point, left)
 		}
 		return nil
@@ -212,6 +210,7 @@ func (s *stack) cleanAfter(prefix, point string) {
 // TestRestoreIsKilled: the supervisor that undoes what its predecessor left half
 // done may itself be killed on the way.
 func TestRestoreIsKilled(t *testing.T) {
+	t.Parallel()
 	s := newFailingStack(t)
 	bundles := [2]string{s.bundle("exec sleep 1000"), s.bundle("exit 7")}
 	for i, point := range []string{"supervisor-creation-cut-off", "supervisor-container-doomed", "runtime-shim-killed", "runtime-shim-ended", "runtime-directory-renamed"} {

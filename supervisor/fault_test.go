@@ -79,6 +79,7 @@ func count(events []string, prefix string) (n int) {
 }
 
 func TestEveryExitArrivesOnceAcrossKillsOfTheSupervisor(t *testing.T) {
+	t.Parallel()
 	withEachShim(t, func(t *testing.T, s *stack) {
 		f := s.follow()
 		const containers, kills = 12, 4
@@ -233,7 +234,7 @@ func gone(t *testing.T, pid int) {
 	}
 	defer unix.Close(fd)
 	polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if n, err := unix.Poll(polled, 5000); n != 1 || err != nil {
+	if n, err := unix.Poll(polled, int(patience.Milliseconds())); n != 1 || err != nil {
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		t.Errorf("process %d lives on: %s", pid, status)
 	}
@@ -342,6 +343,7 @@ func TestFifoThatNobodyOpens(t *testing.T) {
 	if left := s.leftovers(); len(left) != 1 {
 		t.Errorf("left over: %v", left)
 	}
+	s.restart()
 	// Both ends are open here: what is written stays until it is read.
 	reader, err := os.OpenFile(fifo, os.O_RDWR, 0)
 	if err != nil {

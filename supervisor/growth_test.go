@@ -32,6 +32,7 @@ type figures struct {
 // TestNothingGrows: thousands of processes and containers leave descriptors,
 // goroutines and memory as they were.
 func TestNothingGrows(t *testing.T) {
+	t.Parallel() // much of it is waiting
 	socket := filepath.Join(t.TempDir(), "metrics.sock")
 	s := newStack(t, "--metrics-address", "unix://"+socket, "--debug=false") // samples of allocations grow
 	c := s.run("growing", "exec sleep 100000")

@@ -14,7 +14,10 @@ import (
 func TestHundredsOfCreatesAtOnce(t *testing.T) {
 	s := newStack(t)
 	many := size(t, 200, 800)
-	bundle := s.bundle("exec sleep 100000")
+	bundles := make([]string, many)
+	for i := range bundles {
+		bundles[i] = s.bundle("exec sleep 100000")
+	}
 	over := make(chan struct{})
 	var asked sync.WaitGroup
 	var took []time.Duration
@@ -32,7 +35,7 @@ func TestHundredsOfCreatesAtOnce(t *testing.T) {
 	began := time.Now()
 	for i := range many {
 		all.Go(func() {
-			if _, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: fmt.Sprintf("c%d", i), BundlePath: bundle}); err != nil {
+			if _, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: fmt.Sprintf("c%d", i), BundlePath: bundles[i]}); err != nil {
 				t.Errorf("c%d: %v", i, err)
 			}
 		})

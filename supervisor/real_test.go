@@ -328,7 +328,7 @@ func TestClientThatGoesAwayDoesNotStopACreate(t *testing.T) {
 	}
 	go func() {
 		// Gone as soon as the container's directory is there.
-		for i := 0; i < 10000; i++ {
+		for late := time.Now().Add(patience); time.Now().Before(late); {
 			if _, err := os.Stat(filepath.Join(s.stateDir(), "a", "container.json")); err == nil {
 				break
 			}

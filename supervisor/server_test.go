@@ -287,7 +287,7 @@ func TestPeer(t *testing.T) {
 	if socket == "" {
 		t.Skip("run by TestOtherUsersAreTurnedAway")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	client, err := api.Dial(ctx, "unix://"+socket)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -44,7 +43,7 @@ func TestKilledShimsLeaveNothing(t *testing.T) {
 		gone(t, int(c.ShimPid))
 		gone(t, int(c.Processes[0].SystemPid))
 		s.delete(id, false)
-		if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + id); len(left) > 0 {
+		if left := s.cgroups(); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}
 	}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"fmt"
 	goruntime "runtime"
 	"strings"
@@ -39,12 +40,10 @@ func TestReadersThatNeverRead(t *testing.T) {
 	for i := range 500 { // 12 MiB
 		happen(t, s, fmt.Sprint(i, long))
 	}
-	began := time.Now()
-	if _, err := client.State(t.Context(), &api.StateRequest{}); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // they would delay it for ever
+	defer cancel()
+	if _, err := client.State(ctx, &api.StateRequest{}); err != nil {
 		t.Error(err)
-	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("State took %v", took)
 	}
 	// A window and what gRPC has before it, for each stream; kept whole, the
 	// events would be 240 MiB.

@@ -100,6 +100,34 @@ func walk(t *testing.T, runtime bundle.Runtime, dir string) []took {
 	return steps
 }
 
+// TestDeleteOfACreatedContainer holds ocirun to runc where crun wants force:
+// containerd deletes its created tasks without.
+func TestDeleteOfACreatedContainer(t *testing.T) {
+	ocirun, references, dir := runtimes(t)
+	for _, runtime := range append(references, ocirun) {
+		if runtime.Name == "crun" {
+			continue
+		}
+		id := filepath.Base(dir) + "-" + runtime.Name
+		bundleDir := filepath.Join(dir, runtime.Name)
+		spec := bundle.Plain(id)
+		spec.Process.Args = []string{"/bin/sleep", "1000"}
+		if err := bundle.Make(bundleDir, spec); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = runtime.Call(bundleDir, "delete", "--force", id) })
+		for _, step := range []struct {
+			verb string
+			want int
+		}{{"create", 0}, {"delete", 0}, {"state", 1}, {"delete", 1}} {
+			out, err := callDetached(runtime, bundleDir, step.verb, id)
+			if err != nil || out.Status != step.want {
+				t.Errorf("%s %s: status %d, want %d: %v %s", runtime.Name, step.verb, out.Status, step.want, err, out.Stdout)
+			}
+		}
+	}
+}
+
 // stateOf checks what differs between runtimes and returns the rest.
 func stateOf(t *testing.T, text, id, dir string) string {
 	t.Helper()
