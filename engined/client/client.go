@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 
 	"github.com/moby/moby/client"
 	"golang.org/x/sys/unix"
@@ -57,16 +58,23 @@ func commands() []command {
 		{"push", "[OPTIONS] NAME[:TAG]", "send an image to a registry", push},
 		{"import", "[OPTIONS] FILE|- [REPOSITORY[:TAG]]", "make an image out of a root file system's tar", importImage},
 		{"load", "[OPTIONS]", "load images from a tar", load},
+		{"save", "[OPTIONS] IMAGE [IMAGE...]", "write images into a tar", save},
+		{"export", "[OPTIONS] CONTAINER", "write a container's root file system into a tar", export},
+		{"commit", "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "make an image out of a container", commit},
+		{"tag", "IMAGE[:TAG] NAME[:TAG]", "give an image one more name", tag},
+		{"history", "[OPTIONS] IMAGE", "show the steps that made an image", history},
 		{"rmi", "[OPTIONS] IMAGE [IMAGE...]", "remove images", removeImage},
+		{"image prune", "[OPTIONS]", "remove images that nobody uses", pruneImages},
+		{"system df", "", "show what takes disk space", diskUsage},
 		{"events", "[OPTIONS]", "show what happens", events},
 		{"info", "", "describe the engine", info},
 		{"version", "", "show versions", version},
 	}
 }
 
-// Has says whether the command line has a command of that name.
+// Has says whether the command line has a command that begins with that word.
 func Has(name string) bool {
-	return name == "help" || slices.ContainsFunc(commands(), func(c command) bool { return c.name == name })
+	return name == "help" || slices.ContainsFunc(commands(), func(c command) bool { return strings.Fields(c.name)[0] == name })
 }
 
 // exit is an error that is only an exit code: what there is to say was said.
@@ -76,12 +84,14 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // Main runs a command and returns its exit code.
 func Main(args []string, in io.Reader, out, messages io.Writer) int {
-	i := slices.IndexFunc(commands(), func(c command) bool { return c.name == args[0] })
-	if i < 0 {
+	c, rest := find(args)
+	if c.run == nil {
 		help(out)
-		return 0
+		if args[0] == "help" {
+			return 0
+		}
+		return 1
 	}
-	c := commands()[i]
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if !proxiesSignals(c.name) {
@@ -89,7 +99,19 @@ func Main(args []string, in io.Reader, out, messages io.Writer) int {
 		ctx, stop = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 		defer stop()
 	}
-	return code(c.name, c.call(ctx, args[1:], in, out, messages), messages)
+	return code(c.name, c.call(ctx, rest, in, out, messages), messages)
+}
+
+// find returns the command that the first one or two words name, and what
+// follows them. It has no run if there is none.
+func find(args []string) (c command, rest []string) {
+	for _, c := range commands() {
+		words := strings.Fields(c.name)
+		if len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			return c, args[len(words):]
+		}
+	}
+	return command{}, nil
 }
 
 // proxiesSignals says whether a command gives signals to its container
@@ -136,7 +158,7 @@ func code(name string, err error, messages io.Writer) int {
 func help(out io.Writer) {
 	fmt.Fprint(out, "Usage: engined COMMAND [ARGUMENTS]\n\nengined without a command is the daemon, see engined --help.\nDOCKER_HOST says where it is (default "+DefaultHost+").\n\nCommands:\n")
 	for _, c := range commands() {
-		fmt.Fprintf(out, "  %-9s %s\n", c.name, c.about)
+		fmt.Fprintf(out, "  %-11s %s\n", c.name, c.about)
 	}
 }
 

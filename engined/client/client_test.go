@@ -160,6 +160,11 @@ func TestCommandsPrintAndExitAsDockers(t *testing.T) {
 		"POST /containers/create":     `201|{"Id":"0123","Warnings":["careful"]}`,
 		"POST /containers/0123/start": `400|{"message":"exec: \"nope\": executable file not found in $PATH: unknown"}`,
 		"POST /containers/web/wait":   `{"StatusCode":7}`,
+		"POST /commit":                `201|{"Id":"sha256:0123"}`,
+		"GET /images/web/history":     `[{"Id":"sha256:0123456789abcdef","Created":1,"CreatedBy":"/bin/sh -c echo a very long command that goes on","Size":1234567,"Comment":"c"}]`,
+		"GET /images/get":             "404|{\"message\":\"No such image: x\"}",
+		"POST /images/prune":          `{"ImagesDeleted":[{"Untagged":"a:1"},{"Deleted":"sha256:0123"}],"SpaceReclaimed":1234567}`,
+		"GET /system/df":              `{"LayersSize":2000000,"Images":[{"Id":"sha256:0123","Size":2000000,"SharedSize":0,"Containers":0}]}`,
 	})
 	for _, test := range []struct {
 		line, out, err string
@@ -175,6 +180,16 @@ func TestCommandsPrintAndExitAsDockers(t *testing.T) {
 		{"run -d busybox nope", "", "careful\nengined: Error response from daemon: exec: \"nope\"", 127},
 		{"run", "", "takes other arguments", 125},
 		{"rm", "", "takes other arguments", 1},
+		{"commit web a:1", "sha256:0123\n", "", 0},
+		{"history -q web", "0123456789ab\n", "", 0},
+		{"history web", "IMAGE          CREATED        CREATED BY                                      SIZE      COMMENT\n0123456789ab   ", "", 0},
+		{"save -o /nowhere/x x", "", "/nowhere", 1},
+		{"save x", "", "No such image: x", 1},
+		{"image prune -f", "Untagged: a:1\nDeleted: sha256:0123\nTotal reclaimed space: 1.23MB\n", "", 0},
+		{"image prune -a", "WARNING! This will remove all images that no container uses.\n", "", 1},
+		{"image", "Usage: engined COMMAND", "", 1},
+		{"system df", "TYPE", "", 0},
+		{"tag x", "", "takes other arguments", 1},
 		{"help", "Usage: engined COMMAND", "", 0},
 	} {
 		var out, messages strings.Builder

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,7 +43,7 @@ func images(ctx context.Context, s *session, f *flags, args []string) error {
 		}
 		for _, reference := range references(image) {
 			repository, tag := splitReference(reference)
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", repository, tag, short(image.ID, whole), ago(image.Created), units.HumanSizeWithPrecision(float64(image.Size), 3))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", repository, tag, short(image.ID, whole), ago(image.Created), size(image.Size))
 		}
 	}
 	return w.Flush()
@@ -160,17 +161,60 @@ func removeImage(ctx context.Context, s *session, f *flags, args []string) error
 			fmt.Fprintf(s.err, "engined: %v\n", err)
 			failed = true
 		}
-		for _, item := range removed.Items {
-			if item.Untagged != "" {
-				fmt.Fprintln(s.out, "Untagged:", item.Untagged)
-			}
-			if item.Deleted != "" {
-				fmt.Fprintln(s.out, "Deleted:", item.Deleted)
-			}
-		}
+		s.printRemoved(removed.Items)
 	}
 	if failed {
 		return exit(1)
 	}
 	return nil
 }
+
+func (s *session) printRemoved(all []apiimage.DeleteResponse) {
+	for _, item := range all {
+		if item.Untagged != "" {
+			fmt.Fprintln(s.out, "Untagged:", item.Untagged)
+		}
+		if item.Deleted != "" {
+			fmt.Fprintln(s.out, "Deleted:", item.Deleted)
+		}
+	}
+}
+
+func pruneImages(ctx context.Context, s *session, f *flags, args []string) error {
+	var all, force bool
+	var filters []string
+	f.truth(&all, "all", "a", "all that no container uses, not only those without a name")
+	f.truth(&force, "force", "f", "do not ask")
+	f.list(&filters, "filter", "", "`KEY=VALUE`, as until=24h")
+	if _, err := f.parse(args, 0, 0); err != nil {
+		return err
+	}
+	chosen, err := filtersOf(filters)
+	if err != nil {
+		return err
+	}
+	warning := "This will remove all images without a name."
+	if all {
+		chosen.Add("dangling", "false")
+		warning = "This will remove all images that no container uses."
+	}
+	if !force && !s.agreed(warning) {
+		return exit(1)
+	}
+	pruned, err := s.api.ImagePrune(ctx, client.ImagePruneOptions{Filters: chosen})
+	if err != nil {
+		return err
+	}
+	s.printRemoved(pruned.Report.ImagesDeleted)
+	fmt.Fprintf(s.out, "Total reclaimed space: %s\n", size(int64(pruned.Report.SpaceReclaimed)))
+	return nil
+}
+
+// agreed asks whoever types.
+func (s *session) agreed(warning string) bool {
+	fmt.Fprintf(s.out, "WARNING! %s\nAre you sure you want to continue? [y/N] ", warning)
+	answer, _ := bufio.NewReader(s.in).ReadString('\n') // an end without an answer is a no
+	return strings.EqualFold(strings.TrimSpace(answer), "y")
+}
+
+func size(bytes int64) string { return units.HumanSizeWithPrecision(float64(bytes), 3) }

@@ -82,6 +82,30 @@ func info(ctx context.Context, s *session, f *flags, args []string) error {
 	return nil
 }
 
+func diskUsage(ctx context.Context, s *session, f *flags, args []string) error {
+	if _, err := f.parse(args, 0, 0); err != nil {
+		return err
+	}
+	used, err := s.api.DiskUsage(ctx, client.DiskUsageOptions{Images: true, Containers: true, Volumes: true, BuildCache: true})
+	if err != nil {
+		return err
+	}
+	w := table(s.out)
+	fmt.Fprintln(w, "TYPE\tTOTAL\tACTIVE\tSIZE\tRECLAIMABLE")
+	row := func(kind string, total, active, bytes, reclaimable int64) {
+		free := size(reclaimable)
+		if bytes > 0 {
+			free += fmt.Sprintf(" (%d%%)", reclaimable*100/bytes)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", kind, total, active, size(bytes), free)
+	}
+	row("Images", used.Images.TotalCount, used.Images.ActiveCount, used.Images.TotalSize, used.Images.Reclaimable)
+	row("Containers", used.Containers.TotalCount, used.Containers.ActiveCount, used.Containers.TotalSize, used.Containers.Reclaimable)
+	row("Local Volumes", used.Volumes.TotalCount, used.Volumes.ActiveCount, used.Volumes.TotalSize, used.Volumes.Reclaimable)
+	row("Build Cache", used.BuildCache.TotalCount, used.BuildCache.ActiveCount, used.BuildCache.TotalSize, used.BuildCache.Reclaimable)
+	return w.Flush()
+}
+
 func events(ctx context.Context, s *session, f *flags, args []string) error {
 	var o client.EventsListOptions
 	var filters []string

@@ -33,10 +33,7 @@ type match struct {
 
 // find resolves ref to a row, which may be damaged.
 func (s *Store) find(ctx context.Context, ref string) (found match, err error) {
-	layers, err := s.layers.All(ctx)
-	if err != nil {
-		return match{}, err
-	}
+	layers := func(tx *sql.Tx, chain digest.Digest) (layer.Layer, bool, error) { return s.layers.Find(ctx, tx, chain) }
 	err = s.db.View(ctx, func(tx *sql.Tx) error {
 		id, by, err := lookUp(ctx, tx, ref)
 		if err != nil {
@@ -73,7 +70,7 @@ func platformText(p ocispec.Platform) string {
 }
 
 // read reads the row of an image that is there, or of which names are.
-func (s *Store) read(ctx context.Context, tx *sql.Tx, layers map[digest.Digest]layer.Layer, id digest.Digest) (*row, error) {
+func (s *Store) read(ctx context.Context, tx *sql.Tx, layers layerOf, id digest.Digest) (*row, error) {
 	rows, err := s.readRows(ctx, tx, layers, columns+`WHERE id = ?`, id.String())
 	if err != nil {
 		return nil, err

@@ -83,9 +83,13 @@ func (s *Store) rows(ctx context.Context) ([]*row, error) {
 	if err != nil {
 		return nil, err
 	}
+	known := func(_ *sql.Tx, chain digest.Digest) (l layer.Layer, found bool, err error) {
+		l, found = layers[chain]
+		return l, found, nil
+	}
 	var rows []*row
 	err = s.db.View(ctx, func(tx *sql.Tx) (err error) {
-		if rows, err = s.readRows(ctx, tx, layers, columns+`ORDER BY id`); err != nil {
+		if rows, err = s.readRows(ctx, tx, known, columns+`ORDER BY id`); err != nil {
 			return err
 		}
 		return readNames(ctx, tx, &rows, true)
@@ -93,7 +97,11 @@ func (s *Store) rows(ctx context.Context) ([]*row, error) {
 	return rows, err
 }
 
-func (s *Store) readRows(ctx context.Context, tx *sql.Tx, layers map[digest.Digest]layer.Layer, query string, args ...any) ([]*row, error) {
+// layerOf looks a layer up, damaged or not.
+type layerOf func(tx *sql.Tx, chain digest.Digest) (l layer.Layer, found bool, err error)
+
+// readRows reads rows; without layers nothing is said of what they are made of.
+func (s *Store) readRows(ctx context.Context, tx *sql.Tx, layers layerOf, query string, args ...any) ([]*row, error) {
 	found, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("reading images: %w", err)
@@ -153,7 +161,7 @@ func (s *Store) learn(ctx context.Context, tx *sql.Tx, count int) error {
 }
 
 // complete adds configuration and size to a row, or what is wrong with it.
-func (s *Store) complete(ctx context.Context, tx *sql.Tx, r *row, layers map[digest.Digest]layer.Layer) error {
+func (s *Store) complete(ctx context.Context, tx *sql.Tx, r *row, layers layerOf) error {
 	var err error
 	if r.config, err = s.configOf(ctx, tx, r.id); err != nil {
 		if errdefs.KindOf(err) != errdefs.DataLoss {
@@ -166,17 +174,22 @@ func (s *Store) complete(ctx context.Context, tx *sql.Tx, r *row, layers map[dig
 	if layers == nil {
 		return nil // who removes it does not ask what it is made of
 	}
-	for at := r.chain; at != "" && r.damage == nil; {
-		l, found := layers[at]
+	for at := r.chain; at != ""; { // ends: rows that fit make no circle, and others have no parent
+		l, found, err := layers(tx, at)
 		switch {
+		case err != nil:
+			return err
+		case r.damage != nil:
 		case !found:
 			r.damage = errdefs.DataLoss.Errorf("layer %s is not here", at)
 		case l.Damaged != "":
 			r.damage = errdefs.DataLoss.Errorf("layer %s is damaged: %s", at, l.Damaged)
 		}
+		if at == r.chain {
+			r.size = l.Total
+		}
 		at = l.Parent
 	}
-	r.size = layers[r.chain].Total
 	return nil
 }
 

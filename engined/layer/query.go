@@ -21,6 +21,15 @@ func (s *Store) Get(ctx context.Context, chain digest.Digest) (l Layer, err erro
 	return l, err
 }
 
+// Find returns a layer, damaged or not, as the caller's transaction sees it.
+func (s *Store) Find(ctx context.Context, tx *sql.Tx, chain digest.Digest) (l Layer, found bool, err error) {
+	rows, err := s.query(ctx, tx, `AND chain = ?`, chain.String())
+	if err != nil || len(rows) == 0 {
+		return Layer{}, false, err
+	}
+	return rows[0], true, nil
+}
+
 // All returns every layer by chain id.
 func (s *Store) All(ctx context.Context) (map[digest.Digest]Layer, error) {
 	all := map[digest.Digest]Layer{}
@@ -66,14 +75,11 @@ func (s *Store) chain(ctx context.Context, tx *sql.Tx, top digest.Digest) ([]Lay
 
 // get reads one row.
 func (s *Store) get(ctx context.Context, tx *sql.Tx, chain digest.Digest) (Layer, error) {
-	found, err := s.query(ctx, tx, `AND chain = ?`, chain.String())
-	if err != nil {
-		return Layer{}, err
+	l, found, err := s.Find(ctx, tx, chain)
+	if err == nil && !found {
+		err = errdefs.NotFound.Errorf("no such layer: %s", chain)
 	}
-	if len(found) == 0 {
-		return Layer{}, errdefs.NotFound.Errorf("no such layer: %s", chain)
-	}
-	return found[0], nil
+	return l, err
 }
 
 // query reads rows; tail is what follows the WHERE driver clause.
