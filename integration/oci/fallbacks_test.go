@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -144,6 +145,30 @@ func olderSpecs(id string) map[string]*specs.Spec {
 // changing is what differs between two lives.
 var changing = regexp.MustCompile(`ino=\d+|\bSeccomp_filters:.*|/tmp/eit-[^ ]*|time="[^"]*"`)
 
+// awaitCommand waits until the container's process has become that program.
+func awaitCommand(t *testing.T, r bundle.Runtime, dir, id, name string) {
+	t.Helper()
+	out, err := callDetached(r, dir, "state", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state specs.State
+	if err := json.Unmarshal([]byte(out.Stdout), &state); err != nil {
+		t.Fatalf("%v: %s", err, out.Stdout)
+	}
+	comm := ""
+	for end := deadline(); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", state.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if comm = strings.TrimSpace(string(text)); comm == name {
+			return
+		}
+	}
+	t.Fatalf("the process of %s is still %q, want %q", id, comm, name)
+}
+
 // life takes a container through its verbs and returns what all of it showed.
 func life(t *testing.T, r bundle.Runtime, dir string, spec *specs.Spec) string {
 	t.Helper()
@@ -167,6 +192,7 @@ func life(t *testing.T, r bundle.Runtime, dir string, spec *specs.Spec) string {
 	}
 	call(0, "create", id)
 	call(0, "start", id)
+	awaitCommand(t, r, dir, id, "sleep") // start does not wait for execve
 	call(0, "exec", id, "/bin/sh", "-c", look)
 	call(7, "exec", id, "/bin/sh", "-c", "exit 7")
 	call(0, "exec", "-d", id, "/bin/sleep", "1000")
