@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -262,13 +264,17 @@ func (w *imageWork) killAt(verb imageVerb, point string) {
 	w.t.Helper()
 	w.must(verb.prepare(w))
 	before := w.count("images")
+	if err := os.Remove(w.trace); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.t.Fatal(err)
+	}
 	w.restart("ENGINED_FAILPOINT="+point, "ENGINED_FAILPOINT_TRACE="+w.trace)
 	done := verb.do(w)
 	if !w.stack.Engined.Died(patient) {
 		w.t.Fatalf("engined lives on; the verb said %v", done)
 	}
-	if passed := w.passed(); passed[len(passed)-1] != point {
-		w.t.Errorf("it died at %s", passed[len(passed)-1])
+	// Not at the end for sure: another layer may pass a point while it dies.
+	if passed := w.passed(); !slices.Contains(passed, point) {
+		w.t.Errorf("it died and had passed %v", passed)
 	}
 	w.stack.StartEngined()
 	w.whole()
