@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/failpoint"
-	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -58,15 +57,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.mode == detached {
 		return 0, l.join(init, &opts)
 	}
-	signals, err := nsenter.CatchSignals()
-	if err != nil {
-		return 0, err
-	}
-	defer signals.Release()
-	if err := l.join(init, &opts); err != nil {
-		return 0, err
-	}
-	return l.child.attend(l.console, signals)
+	return l.stay(func() error { return l.join(init, &opts) }, func() error { return nil })
 }
 
 // checkExec: a paused container would swallow the process.

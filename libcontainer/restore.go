@@ -17,7 +17,6 @@ import (
 
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/criu"
-	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -53,23 +52,14 @@ func Restore(ctx context.Context, opts RestoreOptions) (status int, err error) {
 		return 0, r.bring(ctx)
 	}
 	if !opts.NoSubreaper {
-		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-			return 0, fmt.Errorf("becoming the subreaper: %w", err)
+		if err := becomeSubreaper(); err != nil {
+			return 0, err
 		}
 	}
-	signals, err := nsenter.CatchSignals()
-	if err != nil {
-		return 0, err
-	}
-	defer signals.Release()
-	if err := r.bring(ctx); err != nil {
-		return 0, err
-	}
-	if status, err = r.child.attend(r.console, signals); err != nil {
-		return status, err
-	}
-	r.undo.Forget()
-	return status, r.remove(ctx)
+	return r.stay(func() error { return r.bring(ctx) }, func() error {
+		r.undo.Forget()
+		return r.remove(ctx)
+	})
 }
 
 // restore is a launch whose process criu makes.

@@ -39,25 +39,44 @@ func Run(ctx context.Context, opts RunOptions) (status int, err error) {
 		return 0, l.start(ctx)
 	}
 	if !opts.NoSubreaper {
-		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-			return 0, fmt.Errorf("becoming the subreaper: %w", err)
+		if err := becomeSubreaper(); err != nil {
+			return 0, err
 		}
 	}
+	return l.stay(func() error { return l.start(ctx) }, func() error {
+		failpoint.At("run-attended")
+		if opts.Keep {
+			return nil
+		}
+		l.undo.Forget()
+		return l.remove(ctx)
+	})
+}
+
+// becomeSubreaper makes the container's orphans ours.
+func becomeSubreaper() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("becoming the subreaper: %w", err)
+	}
+	return nil
+}
+
+// stay attends the process that begin brings up, then does what is left to do.
+// Signals are caught from before the process is there until all is done: one
+// that came in between would leave half of it.
+func (l *launch) stay(begin, finish func() error) (status int, err error) {
 	signals, err := nsenter.CatchSignals()
 	if err != nil {
 		return 0, err
 	}
 	defer signals.Release()
-	if err := l.start(ctx); err != nil {
+	if err := begin(); err != nil {
 		return 0, err
 	}
-	status, err = l.child.attend(l.console, signals)
-	failpoint.At("run-attended")
-	if err != nil || opts.Keep {
+	if status, err = l.child.attend(l.console, signals); err != nil {
 		return status, err
 	}
-	l.undo.Forget()
-	return status, l.remove(ctx)
+	return status, finish()
 }
 
 // start brings the process to execve.

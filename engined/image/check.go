@@ -22,48 +22,34 @@ func (s *Store) Check(ctx context.Context, repair bool) ([]store.Finding, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &check{store: s, ctx: ctx, repair: repair, images: map[string]*row{}}
+	c := &check{store: s, ctx: ctx, Findings: store.Findings{DB: s.db, Repair: repair}, images: map[string]*row{}}
 	if c.holds, err = s.layers.Holds(ctx); err != nil {
 		return nil, err
 	}
 	for _, r := range rows {
 		c.images[owner(r.id)] = r
 		if err := c.image(r); err != nil {
-			return c.found, fmt.Errorf("checking image %s: %w", r.id, err)
+			return c.Found, fmt.Errorf("checking image %s: %w", r.id, err)
 		}
 	}
 	for _, step := range []func() error{c.leftHolds, c.manifests, c.blobs} {
 		if err := step(); err != nil {
-			return c.found, err
+			return c.Found, err
 		}
 	}
 	if repair {
 		_, err = s.layers.Collect(ctx)
 	}
-	return c.found, err
+	return c.Found, err
 }
 
 // check is one call of Check.
 type check struct {
 	store  *Store
 	ctx    context.Context // of the call that the check is
-	repair bool
 	images map[string]*row // by the owner of their holds
 	holds  map[string][]digest.Digest
-	found  []store.Finding
-}
-
-// find notes a problem, and with repair mends it; mended says how.
-func (c *check) find(subject, problem, mended string, mend func(tx *sql.Tx) error) error {
-	finding := store.Finding{Subject: subject, Problem: problem}
-	if c.repair {
-		if err := c.store.db.Update(c.ctx, mend); err != nil {
-			return err
-		}
-		finding.Repair = mended
-	}
-	c.found = append(c.found, finding)
-	return nil
+	store.Findings
 }
 
 func (c *check) exec(statement string, args ...any) func(*sql.Tx) error {
@@ -79,20 +65,20 @@ func (c *check) image(r *row) error {
 		subject += " (" + r.names[0].familiar() + ")"
 	}
 	if r.id.Validate() != nil {
-		return c.find(subject, "its row has no digest for an id", "removed", func(tx *sql.Tx) error { return c.drop(tx, r) })
+		return c.Find(c.ctx, subject, "its row has no digest for an id", "removed", func(tx *sql.Tx) error { return c.drop(tx, r) })
 	}
 	for _, n := range r.names {
 		if n.parse() == nil {
-			if err := c.find(subject, fmt.Sprintf("%q is no name of an image", n), "dropped", c.exec(`DELETE FROM image_names WHERE name = ?`, string(n))); err != nil {
+			if err := c.Find(c.ctx, subject, fmt.Sprintf("%q is no name of an image", n), "dropped", c.exec(`DELETE FROM image_names WHERE name = ?`, string(n))); err != nil {
 				return err
 			}
 		}
 	}
 	if r.damage != nil {
-		return c.find(subject, r.damage.Error(), "stays listed as damaged; pull or load it again, or remove it", func(*sql.Tx) error { return nil })
+		return c.Find(c.ctx, subject, r.damage.Error(), "stays listed as damaged; pull or load it again, or remove it", func(*sql.Tx) error { return nil })
 	}
 	if r.chain != "" && !slices.Contains(c.holds[owner(r.id)], r.chain) {
-		return c.find(subject, "it does not hold its layers, which would go with the next removal", "holds them", func(tx *sql.Tx) error {
+		return c.Find(c.ctx, subject, "it does not hold its layers, which would go with the next removal", "holds them", func(tx *sql.Tx) error {
 			return c.store.layers.HoldIn(c.ctx, tx, r.chain, owner(r.id))
 		})
 	}
@@ -115,7 +101,7 @@ func (c *check) leftHolds() error {
 		if !strings.HasPrefix(owner, "image/") || c.images[owner] != nil {
 			continue
 		}
-		err := c.find("image "+strings.TrimPrefix(owner, "image/"), "only its layers are left", "released", func(tx *sql.Tx) error {
+		err := c.Find(c.ctx, "image "+strings.TrimPrefix(owner, "image/"), "only its layers are left", "released", func(tx *sql.Tx) error {
 			return c.store.layers.ReleaseIn(c.ctx, tx, owner)
 		})
 		if err != nil {
@@ -149,7 +135,7 @@ func (c *check) manifests() error {
 	})
 	for _, k := range bad {
 		if err == nil {
-			err = c.find("image "+k.image, "its manifest "+k.digest+" has another digest", "dropped; a push makes a new one",
+			err = c.Find(c.ctx, "image "+k.image, "its manifest "+k.digest+" has another digest", "dropped; a push makes a new one",
 				c.exec(`DELETE FROM image_manifests WHERE image = ? AND digest = ?`, k.image, k.digest))
 		}
 	}
@@ -170,7 +156,7 @@ func (c *check) blobs() error {
 	})
 	for _, d := range bad {
 		if err == nil {
-			err = c.find("blob "+d, "it is no digest", "forgotten", c.exec(`DELETE FROM layer_blobs WHERE digest = ?`, d))
+			err = c.Find(c.ctx, "blob "+d, "it is no digest", "forgotten", c.exec(`DELETE FROM layer_blobs WHERE digest = ?`, d))
 		}
 	}
 	return err

@@ -51,35 +51,22 @@ func (s *Store) Check(ctx context.Context, repair bool) ([]store.Finding, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &check{store: s, ctx: ctx, repair: repair, all: all}
+	c := &check{store: s, ctx: ctx, Findings: store.Findings{DB: s.db, Repair: repair}, all: all}
 	for _, l := range all {
 		if err := c.layer(l); err != nil {
-			return c.found, fmt.Errorf("checking layer %s: %w", l.Chain, err)
+			return c.Found, fmt.Errorf("checking layer %s: %w", l.Chain, err)
 		}
 	}
-	return c.found, c.writables()
+	err = c.writables()
+	return c.Found, err
 }
 
 // check is one call of Check.
 type check struct {
-	store  *Store
-	ctx    context.Context // of the call that the check is
-	repair bool
-	all    map[digest.Digest]Layer
-	found  []store.Finding
-}
-
-// find notes a problem, and with repair mends it; mended says how.
-func (c *check) find(subject, problem, mended string, mend func(tx *sql.Tx) error) error {
-	finding := store.Finding{Subject: subject, Problem: problem}
-	if c.repair {
-		if err := c.store.db.Update(c.ctx, mend); err != nil {
-			return err
-		}
-		finding.Repair = mended
-	}
-	c.found = append(c.found, finding)
-	return nil
+	store *Store
+	ctx   context.Context // of the call that the check is
+	all   map[digest.Digest]Layer
+	store.Findings
 }
 
 func (c *check) layer(l Layer) error {
@@ -92,7 +79,7 @@ func (c *check) layer(l Layer) error {
 		return context.Cause(c.ctx)
 	}
 	if problem != "" {
-		return c.find(subject, problem, "marked as damaged; pull or load its image again, or remove it", func(tx *sql.Tx) error {
+		return c.Find(c.ctx, subject, problem, "marked as damaged; pull or load its image again, or remove it", func(tx *sql.Tx) error {
 			return c.store.mark(c.ctx, tx, l.Chain, problem)
 		})
 	}
@@ -101,7 +88,7 @@ func (c *check) layer(l Layer) error {
 		total += c.all[l.Parent].Total
 	}
 	if l.Size < 0 || total != l.Total {
-		return c.find(subject, fmt.Sprintf("its total size is %d, with its parents' it would be %d", l.Total, total), "put right", func(tx *sql.Tx) error {
+		return c.Find(c.ctx, subject, fmt.Sprintf("its total size is %d, with its parents' it would be %d", l.Total, total), "put right", func(tx *sql.Tx) error {
 			_, err := tx.ExecContext(c.ctx, `UPDATE layers SET total = ? WHERE driver = ? AND chain = ?`, total, c.store.Name(), l.Chain.String())
 			return err
 		})
@@ -147,13 +134,13 @@ func (c *check) writables() error {
 	for _, id := range ids {
 		subject := "writable layer " + id
 		if !writableID.MatchString(id) {
-			err = c.find(subject, "its row has no id of a container", "dropped", func(tx *sql.Tx) error {
+			err = c.Find(c.ctx, subject, "its row has no id of a container", "dropped", func(tx *sql.Tx) error {
 				_, err := tx.ExecContext(c.ctx, `DELETE FROM writable_layers WHERE driver = ? AND id = ?`, c.store.Name(), id)
 				return err
 			})
 		} else if missing := c.store.driver.check(c.store.dirOf(id)); errors.Is(missing, fs.ErrNotExist) {
 			// What the container wrote is lost; whoever lists containers says so.
-			c.found = append(c.found, store.Finding{Subject: subject, Problem: "its directory is missing: remove the container"})
+			c.Found = append(c.Found, store.Finding{Subject: subject, Problem: "its directory is missing: remove the container"})
 		}
 		if err != nil {
 			return err

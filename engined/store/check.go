@@ -20,6 +20,26 @@ func (f Finding) String() string {
 	return f.Subject + ": " + f.Problem + ": " + f.Repair
 }
 
+// Findings are those of one check of a noun.
+type Findings struct {
+	DB     *DB
+	Repair bool
+	Found  []Finding
+}
+
+// Find notes a problem, and when repairing has it mended; mended says how.
+func (f *Findings) Find(ctx context.Context, subject, problem, mended string, mend func(tx *sql.Tx) error) error {
+	finding := Finding{Subject: subject, Problem: problem}
+	if f.Repair {
+		if err := f.DB.Update(ctx, mend); err != nil {
+			return err
+		}
+		finding.Repair = mended
+	}
+	f.Found = append(f.Found, finding)
+	return nil
+}
+
 // Check looks whether the database itself is whole: its pages and indexes, and
 // rows that speak of rows that are not there.
 func (db *DB) Check(ctx context.Context) (found []Finding, err error) {
