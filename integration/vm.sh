@@ -24,7 +24,7 @@ for room; do
 	go test -c -o "$out/$room" "./integration/$room"
 done
 go build -tags 'netgo osusergo seccomp failpoints' \
-	-ldflags '-s -w -linkmode external -extldflags -static' -o bin/ocirun-failpoints ./cmd/ocirun
+	-ldflags '-s -w -linkmode external -extldflags "-static -Wl,--wrap=main"' -o bin/ocirun-failpoints ./cmd/ocirun
 status=0
 # shellcheck disable=SC2016,SC2086
 "$tool" --mem 3G --timeout 5400 ${VM_FLAGS:-} -- sh -c '
