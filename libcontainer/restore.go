@@ -68,8 +68,9 @@ type restore struct {
 	with    *RestoreOptions
 	session *session
 	version int
-	socket  int      // takes the terminal's master; -1 without one
-	places  []string // where each of the spec's mounts is to be
+	lock    *criu.Lock // of a network namespace that is joined; nil without one
+	socket  int        // takes the terminal's master; -1 without one
+	places  []string   // where each of the spec's mounts is to be
 }
 
 // prepareRestore reserves the id and reads bundle and checkpoint.
@@ -131,6 +132,9 @@ func (r *restore) bring(ctx context.Context) (err error) {
 		return err
 	}
 	defer process.Abort()
+	if err := r.findLock(ctx); err != nil {
+		return err
+	}
 	if err := r.enterCgroup(ctx, process.Pid()); err != nil {
 		return err
 	}
@@ -153,6 +157,19 @@ func (r *restore) bring(ctx context.Context) (err error) {
 		return err
 	}
 	r.undo.Add("remove the pid file", func(context.Context) error { return os.Remove(r.opts.PidFile) })
+	return nil
+}
+
+// findLock looks after criu's lock in a namespace that it does not make.
+func (r *restore) findLock(ctx context.Context) (err error) {
+	ns := namespace(r.spec, specs.NetworkNamespace)
+	if ns == nil || ns.Path == "" {
+		return nil
+	}
+	if r.lock, err = criu.FindLock(ctx, ns.Path); err != nil {
+		return err
+	}
+	r.undo.Add("take away criu's lock of the network", r.lock.Reset)
 	return nil
 }
 
@@ -331,6 +348,10 @@ func (r *restore) notified(ctx context.Context, n *criu.Response, fd int) error 
 		return r.runCreateHooks(ctx, n.Pid)
 	case "orphan-pts-master":
 		return r.sendMaster(fd)
+	case "network-unlock":
+		if r.lock != nil {
+			return r.lock.Single(ctx)
+		}
 	case "post-restore":
 		return r.recordRestored(n.Pid)
 	}

@@ -23,7 +23,11 @@ import (
 var withReferences = flag.Bool("references", false, "run the validation programs with runc and crun, too, and print what they pass")
 
 // programTime bounds one validation program; the slowest waits 13 seconds.
-const programTime = time.Minute
+var programTime = bundle.Patience(time.Minute)
+
+// programsVariable names a directory with the programs, runtimetest and their
+// root file system, for machines that are too slow to compile them (vm.sh).
+const programsVariable = "ENGINED_VALIDATION_PROGRAMS"
 
 const runtimeTools = "github.com/opencontainers/runtime-tools"
 
@@ -35,7 +39,7 @@ func TestValidationPrograms(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil { // for the root of user namespaces
 		t.Fatal(err)
 	}
-	programs := buildPrograms(t, dir)
+	programs := placePrograms(t, dir)
 	mounted, restore := bundle.MountControllers("hugetlb", "net_cls", "net_prio")
 	t.Logf("v1 hierarchies mounted for the programs that need them: %q", mounted)
 	t.Cleanup(func() {
@@ -65,8 +69,46 @@ func TestValidationPrograms(t *testing.T) {
 	}
 }
 
-// buildPrograms builds them into dir and returns their names.
-func buildPrograms(t *testing.T, dir string) []string {
+const rootfsArchive = "rootfs-amd64.tar.gz"
+
+// placePrograms puts the programs into dir and returns their names.
+func placePrograms(t *testing.T, dir string) []string {
+	t.Helper()
+	built := os.Getenv(programsVariable)
+	if built == "" {
+		built = filepath.Join(dir, "built")
+		buildPrograms(t, built)
+	}
+	if err := os.Symlink(built, filepath.Join(dir, "programs")); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if name := entry.Name(); name != "runtimetest" && name != rootfsArchive {
+			names = append(names, name)
+			continue
+		}
+		// The programs look for these two where they are started.
+		data, err := os.ReadFile(filepath.Join(built, entry.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, entry.Name()), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(entries) != len(names)+2 {
+		t.Fatalf("%s lacks runtimetest or %s", built, rootfsArchive)
+	}
+	return names
+}
+
+// buildPrograms makes the directory that programsVariable may name.
+func buildPrograms(t *testing.T, dir string) {
 	t.Helper()
 	gotool := func(args ...string) (string, error) {
 		cmd := exec.Command("go", args...)
@@ -77,34 +119,20 @@ func buildPrograms(t *testing.T, dir string) []string {
 	if out, err := gotool("mod", "download"); err != nil {
 		t.Skipf("the validation programs cannot be had: %v\n%s", err, out)
 	}
-	if out, err := gotool("build", "-o", dir+"/programs/", runtimeTools+"/cmd/runtimetest", runtimeTools+"/validation/..."); err != nil {
+	if out, err := gotool("build", "-o", dir+"/", runtimeTools+"/cmd/runtimetest", runtimeTools+"/validation/..."); err != nil {
 		t.Fatalf("building the validation programs: %v\n%s", err, out)
 	}
 	source, err := gotool("list", "-m", "-f", "{{.Dir}}", runtimeTools)
 	if err != nil {
 		t.Fatal(source, err)
 	}
-	// The programs look for these two where they are started.
-	for _, file := range []string{filepath.Join(strings.TrimSpace(source), "rootfs-amd64.tar.gz"), filepath.Join(dir, "programs/runtimetest")} {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	entries, err := os.ReadDir(filepath.Join(dir, "programs"))
+	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(source), rootfsArchive))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
-	for _, entry := range entries {
-		if entry.Name() != "runtimetest" {
-			names = append(names, entry.Name())
-		}
+	if err := os.WriteFile(filepath.Join(dir, rootfsArchive), data, 0o644); err != nil {
+		t.Fatal(err)
 	}
-	return names
 }
 
 // runPrograms runs all programs and returns what those say that are not clean.
