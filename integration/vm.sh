@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs black-box tests in a virtual machine with pure cgroup v2, whose root is a
+# Runs packages' tests in a virtual machine with pure cgroup v2, whose root is a
 # view of this machine's: `make vm`, or with options of the machine's tool
 #
-#	VM_FLAGS=--apparmor integration/vm.sh oci
+#	VM_FLAGS=--apparmor integration/vm.sh integration/oci libcontainer
 #
 # The machine is emulated where there is no nested virtualisation, and then 5 to
 # 20 times slower: all programs are compiled here, and tests multiply their
@@ -18,14 +18,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tool=${VM_TOOL:-../shared/tools/vm-run}
-[ $# -gt 0 ] || set -- oci
+[ $# -gt 0 ] || set -- integration/oci
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 # What is built here meanwhile must not be seen there, by halves.
 cp -R bin "$out/bin"
 for room; do
-	go test -c -o "$out/$room" "./integration/$room"
+	mkdir -p "$out/tests/$room"
+	go test -c -tags 'netgo osusergo seccomp' -o "$out/tests/$room/all" "./$room"
 done
 go build -o "$out/test2json" cmd/test2json
 go build -o "$out/summary" ./integration/cmd/summary
@@ -45,8 +46,8 @@ inside='
 	out=$1 skip=$2 args=$3; shift 3
 	export ENGINED_BIN="$out/bin" ENGINED_VALIDATION_PROGRAMS="$out/programs"
 	for room; do
-		(cd "integration/$room" && "$out/$room" -test.v=test2json -test.timeout=3h "-test.skip=$skip" $args 2>&1) |
-			"$out/test2json" -t -p "integration/$room"
+		(cd "$room" && "$out/tests/$room/all" -test.v=test2json -test.timeout=3h "-test.skip=$skip" $args 2>&1) |
+			"$out/test2json" -t -p "$room"
 	done'
 # shellcheck disable=SC2016,SC2086
 "$out/summary" -- bash -o pipefail -c 'log=$1; shift; "$@" | tee "$log"' log "${VM_LOG:-/dev/null}" \
