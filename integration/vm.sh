@@ -14,6 +14,7 @@
 #	VM_ARGS    options of the test programs: -test.run=..., ...
 #	VM_SKIP    tests to leave out, a regular expression
 #	VM_LOG     file that gets all events, as they come
+#	ENGINED_VALIDATION_PROGRAMS  where the validation programs are, or shall be
 #	VM_BEFORE  shell commands for the machine, before the tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,24 +33,28 @@ go build -o "$out/test2json" cmd/test2json
 go build -o "$out/summary" ./integration/cmd/summary
 go build -tags 'netgo osusergo seccomp failpoints' \
 	-ldflags '-s -w -linkmode external -extldflags -static' -o "$out/bin/ocirun-failpoints" ./cmd/ocirun
-(
+programs=${ENGINED_VALIDATION_PROGRAMS:-$out/programs}
+[ -d "$programs" ] || (
 	cd integration/oci/validation
 	export CGO_ENABLED=0 GOWORK=off GOFLAGS=-buildvcs=false
 	tools=github.com/opencontainers/runtime-tools
-	go build -o "$out/programs/" $tools/cmd/runtimetest $tools/validation/...
-	cp "$(go list -m -f '{{.Dir}}' $tools)/rootfs-amd64.tar.gz" "$out/programs/"
+	go build -o "$programs/" $tools/cmd/runtimetest $tools/validation/...
+	cp "$(go list -m -f '{{.Dir}}' $tools)/rootfs-amd64.tar.gz" "$programs/"
 )
 
 # A machine that dies leaves tests that did not end, which the summary counts.
 # shellcheck disable=SC2016
 inside='
-	out=$1 skip=$2 args=$3; shift 3
-	export ENGINED_BIN="$out/bin" ENGINED_VALIDATION_PROGRAMS="$out/programs"
+	export ENGINED_BIN="$1/bin" ENGINED_VALIDATION_PROGRAMS="$2"
+	out=$1 skip=$3 args=$4; shift 4
 	for room; do
 		(cd "$room" && "$out/tests/$room/all" -test.v=test2json -test.timeout=3h "-test.skip=$skip" $args 2>&1) |
 			"$out/test2json" -t -p "$room"
 	done'
-# shellcheck disable=SC2016,SC2086
-"$out/summary" -- bash -o pipefail -c 'log=$1; shift; "$@" | tee "$log"' log "${VM_LOG:-/dev/null}" \
-	"$tool" --mem 3G --timeout 10800 ${VM_FLAGS:-} -- \
-	sh -c "${VM_BEFORE:-:}; $inside" vm "$out" "${VM_SKIP:-^$}" "${VM_ARGS:-}" "$@"
+# The tool's own -- is out of the summary's sight, which splits commands there.
+# shellcheck disable=SC2016
+"$out/summary" -- bash -o pipefail -c '
+	tool=$1 flags=$2 log=$3 inside=$4; shift 4
+	"$tool" --mem 3G --timeout 10800 $flags -- sh -c "$inside" vm "$@" | tee "$log"' vm \
+	"$tool" "${VM_FLAGS:-}" "${VM_LOG:-/dev/null}" "${VM_BEFORE:-:}; $inside" \
+	"$out" "$programs" "${VM_SKIP:-^$}" "${VM_ARGS:-}" "$@"
