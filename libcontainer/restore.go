@@ -150,6 +150,11 @@ func (r *restore) bring(ctx context.Context) (err error) {
 	if err := process.Close(); err != nil {
 		return r.session.explain(process, fmt.Errorf("criu failed: %w", err))
 	}
+	if r.lock != nil {
+		if err := r.lock.Opened(ctx); err != nil {
+			return err
+		}
+	}
 	if r.opts.PidFile == "" {
 		return nil
 	}
@@ -160,17 +165,22 @@ func (r *restore) bring(ctx context.Context) (err error) {
 	return nil
 }
 
-// findLock looks after criu's lock in a namespace that it does not make.
+// findLock looks after criu's lock, see there.
 func (r *restore) findLock(ctx context.Context) (err error) {
-	ns := namespace(r.spec, specs.NetworkNamespace)
-	if ns == nil || ns.Path == "" {
-		return nil
-	}
-	if r.lock, err = criu.FindLock(ctx, ns.Path); err != nil {
+	if r.lock, err = findLock(ctx, r.spec); r.lock == nil {
 		return err
 	}
 	r.undo.Add("take away criu's lock of the network", r.lock.Reset)
 	return nil
+}
+
+// findLock is nil unless the spec joins a network namespace.
+func findLock(ctx context.Context, spec *specs.Spec) (*criu.Lock, error) {
+	ns := namespace(spec, specs.NetworkNamespace)
+	if ns == nil || ns.Path == "" {
+		return nil, nil
+	}
+	return criu.FindLock(ctx, ns.Path)
 }
 
 // checkpointThere refuses a checkpoint that is not there, instead of making its directory.

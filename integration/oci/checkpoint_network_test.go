@@ -52,6 +52,12 @@ func TestCheckpointedConnectionGoesOn(t *testing.T) {
 	}
 	c.wantRunning()
 	echo("still")
+	images := c.images
+	c.images += "-running"
+	c.checkpoint("--leave-running", "--tcp-established")
+	c.wantRunning()
+	echo("running")
+	c.images = images
 	c.checkpoint("--tcp-established")
 	c.gone()
 	locked := rulesOf(t, namespace)

@@ -16,11 +16,14 @@ import (
 // Lock is what keeps packets out of a network namespace while its sockets are
 // in the images only: rules of criu's that drop what is not its own. A dump
 // leaves them there. A restore that is told not to make the namespace's devices
-// (Options.EmptyNamespaces) locks it once more, and in the end takes away one
-// lock: in a namespace that was there all the time the other stays for good,
-// and everything in it is silent. So whoever restores into a namespace that it
-// did not make looks after the locks: [Lock.Single] right before criu unlocks,
-// [Lock.Reset] if the restore fails, of which criu leaves its own behind.
+// (Options.EmptyNamespaces) locks it once more, and in the end takes one lock
+// away, which fails while there is another: in a namespace that was there all
+// the time everything then stays silent. So whoever dumps from or restores into
+// a namespace that outlives its containers counts the locks before, and calls
+//
+//	                  [Lock.Reset]  failed, or the dumped container goes on
+//	network-unlock    [Lock.Single] then criu's own unlocking works
+//	restored          [Lock.Opened] locks of other containers' dumps stay
 type Lock struct {
 	namespace string // path
 	found     []int  // how many, for each of tables
@@ -43,23 +46,31 @@ func FindLock(ctx context.Context, namespace string) (*Lock, error) {
 		}
 		return nil
 	})
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
-// Single leaves one lock, for criu to take away.
+// Single leaves one lock, for criu to take away, and those of other dumps.
 func (l *Lock) Single(ctx context.Context) error {
-	return l.leave(ctx, func(int) int { return 1 })
+	return l.leave(ctx, func(found int) int { return max(found, 1) })
+}
+
+// Opened leaves one lock less than were found: that of the restored dump.
+func (l *Lock) Opened(ctx context.Context) error {
+	return l.leave(ctx, func(found int) int { return max(found-1, 0) })
 }
 
 // Reset leaves as many locks as were found.
 func (l *Lock) Reset(ctx context.Context) error {
-	return l.leave(ctx, func(table int) int { return l.found[table] })
+	return l.leave(ctx, func(found int) int { return found })
 }
 
-func (l *Lock) leave(ctx context.Context, wanted func(table int) int) error {
+func (l *Lock) leave(ctx context.Context, wanted func(found int) int) error {
 	return l.inside(func() (err error) {
 		for i := range tables {
-			err = errors.Join(err, unlock(ctx, i, locks(ctx, i), wanted(i)))
+			err = errors.Join(err, unlock(ctx, i, locks(ctx, i), wanted(l.found[i])))
 		}
 		return err
 	})

@@ -1,6 +1,7 @@
 package criu
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -83,26 +84,42 @@ func TestLocksAreCountedAndTakenAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	lock(t, namespace)
+	twice, err := FindLock(t.Context(), namespace) // by the dumps of two containers
+	if err != nil {
+		t.Fatal(err)
+	}
 	lock(t, namespace)
 	wantLocks(t, namespace, 3)
 	for _, step := range []struct {
 		name string
-		call func() error
+		call func(context.Context) error
 		left int
 	}{
-		{"single", func() error { return dumped.Single(t.Context()) }, 1},
-		{"single again", func() error { return dumped.Single(t.Context()) }, 1},
-		{"reset", func() error { lock(t, namespace); return dumped.Reset(t.Context()) }, 1},
-		{"reset to none", func() error { return fresh.Reset(t.Context()) }, 0},
-		{"reset of none", func() error { return fresh.Reset(t.Context()) }, 0},
+		{"one of two is restored: unlock", twice.Single, 2},
+		{"one of two is restored: end", twice.Opened, 1},
+		{"the other one: unlock", dumped.Single, 1},
+		{"again", dumped.Single, 1},
+		{"it fails, and criu has not unlocked", lockThen(t, namespace, dumped.Reset), 1},
+		{"it works, and criu has not unlocked", lockThen(t, namespace, dumped.Opened), 0},
+		{"and once more", dumped.Opened, 0},
+		{"one of nothing fails", lockThen(t, namespace, fresh.Reset), 0},
+		{"and works", lockThen(t, namespace, fresh.Single), 1},
+		{"at last", fresh.Opened, 0},
 	} {
-		if err := step.call(); err != nil {
+		if err := step.call(t.Context()); err != nil {
 			t.Errorf("%s: %v", step.name, err)
 		}
 		wantLocks(t, namespace, step.left)
 	}
 	lock(t, namespace) // the chain is gone with the last one, and can be made anew
 	wantLocks(t, namespace, 1)
+}
+
+func lockThen(t *testing.T, namespace string, call func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		lock(t, namespace)
+		return call(ctx)
+	}
 }
 
 func TestLockOfNoNamespace(t *testing.T) {
