@@ -20,7 +20,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 tool=${VM_TOOL:-../shared/tools/vm-run}
 [ $# -gt 0 ] || set -- integration/oci
-out=$(mktemp -d)
+out=$(mktemp -d /var/tmp/engined-vm.XXXXXX) # /tmp is another there
 trap 'rm -rf "$out"' EXIT
 
 # What is built here meanwhile must not be seen there, by halves.
@@ -45,6 +45,7 @@ programs=${ENGINED_VALIDATION_PROGRAMS:-$out/programs}
 # A machine that dies leaves tests that did not end, which the summary counts.
 # shellcheck disable=SC2016
 inside='
+	chmod 1777 /tmp
 	export ENGINED_BIN="$1/bin" ENGINED_VALIDATION_PROGRAMS="$2"
 	out=$1 skip=$3 args=$4; shift 4
 	for room; do
@@ -55,6 +56,6 @@ inside='
 # shellcheck disable=SC2016
 "$out/summary" -- bash -o pipefail -c '
 	tool=$1 flags=$2 log=$3 inside=$4; shift 4
-	"$tool" --mem 3G --timeout 10800 $flags -- sh -c "$inside" vm "$@" | tee "$log"' vm \
+	"$tool" --mem 3G --timeout 10800 --ext4 /tmp $flags -- sh -c "$inside" vm "$@" | tee "$log"' vm \
 	"$tool" "${VM_FLAGS:-}" "${VM_LOG:-/dev/null}" "${VM_BEFORE:-:}; $inside" \
 	"$out" "$programs" "${VM_SKIP:-^$}" "${VM_ARGS:-}" "$@"

@@ -129,7 +129,7 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 			return err
 		}
 	}
-	lock, err := findLock(ctx, spec)
+	lock, err := networkLock(ctx, spec)
 	if err != nil {
 		return err
 	}

@@ -167,15 +167,15 @@ func (r *restore) bring(ctx context.Context) (err error) {
 
 // findLock looks after criu's lock, see there.
 func (r *restore) findLock(ctx context.Context) (err error) {
-	if r.lock, err = findLock(ctx, r.spec); r.lock == nil {
+	if r.lock, err = networkLock(ctx, r.spec); r.lock == nil {
 		return err
 	}
 	r.undo.Add("take away criu's lock of the network", r.lock.Reset)
 	return nil
 }
 
-// findLock is nil unless the spec joins a network namespace.
-func findLock(ctx context.Context, spec *specs.Spec) (*criu.Lock, error) {
+// networkLock is nil unless the spec joins a network namespace.
+func networkLock(ctx context.Context, spec *specs.Spec) (*criu.Lock, error) {
 	ns := namespace(spec, specs.NetworkNamespace)
 	if ns == nil || ns.Path == "" {
 		return nil, nil
