@@ -69,7 +69,7 @@ func Checkpoint(ctx context.Context, c *Container, opts CheckpointOptions) error
 		return err
 	}
 	if status == Created || status == Stopped {
-		return errdefs.FailedPrecondition.Errorf("Container cannot be checkpointed in %s state", status) //nolint:staticcheck // runc's text
+		return errdefs.FailedPrecondition.Errorf("Container cannot be checkpointed in %s state", status)
 	}
 	if err := c.dump(ctx, &opts); err != nil {
 		if status == Running { // a criu that was killed leaves it frozen

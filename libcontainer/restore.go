@@ -221,7 +221,7 @@ func (r *restore) joinNamespaces(o *criu.Options) error {
 			}
 			file, err := os.Open(ns.Path)
 			if err != nil {
-				return errdefs.FailedPrecondition.Errorf("Requested network namespace %v does not exist: %w", ns.Path, err) //nolint:staticcheck // runc's text
+				return errdefs.FailedPrecondition.Errorf("Requested network namespace %v does not exist: %w", ns.Path, err)
 			}
 			o.InheritFDs = append(o.InheritFDs, criu.InheritFD{Key: externalKeys[ns.Type], FD: r.session.pass(file)})
 		case criuNames[ns.Type] == "":
@@ -377,7 +377,7 @@ func (r *restore) runCreateHooks(ctx context.Context, pid int) error {
 	state := &specs.State{
 		Version: r.spec.Version, ID: r.container.ID, Status: specs.StateCreating, Pid: pid, Bundle: r.bundle, Annotations: r.spec.Annotations,
 	}
-	if err := RunHooks(ctx, "prestart", hooks.Prestart, state); err != nil { //nolint:staticcheck // deprecated, still in use
+	if err := RunHooks(ctx, "prestart", hooks.Prestart, state); err != nil {
 		return err
 	}
 	return RunHooks(ctx, "createRuntime", hooks.CreateRuntime, state)

@@ -366,11 +366,11 @@ func acceptDescriptor(listener *net.UnixListener) (int, error) {
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:n])
 	if err != nil || len(messages) != 1 {
-		return -1, fmt.Errorf("%d control messages, %v", len(messages), err)
+		return -1, fmt.Errorf("%d control messages, %w", len(messages), err)
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
-		return -1, fmt.Errorf("%d descriptors, %v", len(fds), err)
+		return -1, fmt.Errorf("%d descriptors, %w", len(fds), err)
 	}
 	return fds[0], nil
 }
