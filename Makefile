@@ -66,8 +66,8 @@ check: ## gofmt, vet, layout of the rooms, shell scripts
 lint: ## golangci-lint (its first build takes minutes)
 	go run $(GOLANGCI_LINT) run ./...
 
-vm: packages-test build ## integration/oci under pure cgroup v2 in a virtual machine (VM_FLAGS=--apparmor)
-	@integration/vm.sh oci
+vm: packages-test build ## ocirun's tests under pure cgroup v2 in a virtual machine (VM_FLAGS=--apparmor)
+	@integration/vm.sh integration/oci libcontainer libcontainer/cgroup libcontainer/criu
 
 bench: packages-test build ## medians against runc, crun and dockerd, interleaved (root)
 	go test -count=1 -timeout 30m -run "Supervisor|Runtimes|PeakMemory|Cycle|Exec|Parallel|Crowded|Engines|Logs|Image" ./integration/perf -v -full

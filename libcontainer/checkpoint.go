@@ -129,7 +129,15 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 			return err
 		}
 	}
-	return session.run(ctx, request, opts)
+	lock, err := networkLock(ctx, spec)
+	if err != nil {
+		return err
+	}
+	err = session.run(ctx, request, opts)
+	if lock != nil && (err != nil || opts.LeaveRunning || opts.PreDump) {
+		err = errors.Join(err, lock.Reset(context.WithoutCancel(ctx)))
+	}
+	return err
 }
 
 // run starts criu and serves it until the dump is done.
