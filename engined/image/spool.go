@@ -20,6 +20,14 @@ import (
 // maxFiles bounds an archive's entries; an image has few for each layer.
 const maxFiles = 1 << 17
 
+// Lists can name one file many times, so what bounds memory and time is the sum
+// of what is read to find the images: 64 MiB, in which every file counts as a
+// page at least. An image takes three files of some kilobytes.
+const (
+	maxRead = 64 << 20
+	minRead = 4 << 10
+)
+
 // archive is an image archive on disk. The order of its files is not known
 // before its end (`docker save` writes the manifest last), so it is spooled.
 // Names inside are only keys of a map: they never become names on disk.
@@ -27,6 +35,7 @@ type archive struct {
 	dir   string
 	files map[string]spooled
 	links map[string]string // old archives link to a layer they have already
+	taken int64             // of maxRead
 }
 
 // spooled is a file of the archive.
@@ -135,6 +144,9 @@ func (a *archive) read(name string, limit int64) ([]byte, error) {
 	defer file.Close()
 	if size > limit {
 		return nil, errdefs.InvalidArgument.Errorf("%s has %d bytes; at most %d are allowed", name, size, limit)
+	}
+	if a.taken += max(size, minRead); a.taken > maxRead {
+		return nil, errdefs.InvalidArgument.Errorf("the archive's manifests and configurations are too many or too large: at most %d MiB are read", maxRead>>20)
 	}
 	return io.ReadAll(file)
 }
