@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -149,5 +150,25 @@ func TestListsThatMultiplyAreRefused(t *testing.T) {
 	diff := `"` + digest.FromString("x").String() + `"`
 	if _, err := parseConfig([]byte(`{"rootfs":{"type":"layers","diff_ids":[` + strings.Repeat(diff+",", maxLayers) + diff + `]}}`)); errdefs.KindOf(err) != errdefs.InvalidArgument {
 		t.Errorf("a layer too many: %v", err)
+	}
+}
+
+// A file that two layers are read from goes with the second.
+func TestSpooledLayersGoWhenTheyWereRead(t *testing.T) {
+	archive, err := spool(t.Context(), t.TempDir(), packed(t, [][2]string{{"a", "shared"}, {"b", "->a"}, {"c", "other"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive.expect([]source{{layers: []blob{{file: "a"}, {file: "c"}}}, {layers: []blob{{file: "b"}, {file: "missing"}}}})
+	for _, step := range []struct {
+		drop string
+		left int
+	}{{"a", 2}, {"c", 1}, {"missing", 1}, {"b", 0}} {
+		if err := archive.drop(step.drop); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(archive.dir); err != nil || len(left) != step.left {
+			t.Errorf("after %s: %v, %v, want %d", step.drop, left, err, step.left)
+		}
 	}
 }

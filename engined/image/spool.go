@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/failpoint"
@@ -36,6 +37,9 @@ type archive struct {
 	files map[string]spooled
 	links map[string]string // old archives link to a layer they have already
 	taken int64             // of maxRead
+
+	mu       sync.Mutex
+	expected map[string]int // guarded by mu; by path, how many layers will still be read from it
 }
 
 // spooled is a file of the archive.
@@ -110,6 +114,33 @@ func (a *archive) store(name string, data io.Reader) (err error) {
 }
 
 func (a *archive) remove() { _ = os.RemoveAll(a.dir) } // what stays, the next start sweeps
+
+// expect counts the layers that will be read from each file.
+func (a *archive) expect(sources []source) {
+	a.expected = map[string]int{}
+	for _, from := range sources {
+		for _, l := range from.layers {
+			if file, found := a.find(l.file); found {
+				a.expected[file.path]++
+			}
+		}
+	}
+}
+
+// drop removes a layer's file after it was read for the last time: what is gone
+// before the layers are synced is never written to the disk.
+func (a *archive) drop(name string) error {
+	file, found := a.find(name)
+	if !found {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.expected[file.path]--; a.expected[file.path] > 0 {
+		return nil
+	}
+	return os.Remove(file.path)
+}
 
 // find returns the file that a name means, through at most one link.
 func (a *archive) find(name string) (spooled, bool) {
