@@ -28,6 +28,7 @@ func (s *Supervisor) CreateContainer(ctx context.Context, request *api.CreateCon
 		if err != nil {
 			return nil, err
 		}
+		s.host.Reserve.Refill()
 		return &api.CreateContainerResponse{Container: message}, nil
 	})
 }
