@@ -28,11 +28,12 @@ type Reserve struct {
 	spares chan *spare   // offered by Keep, and nowhere kept
 	wanted chan struct{} // capacity 1
 	kept   atomic.Bool
+	life   time.Duration // for which one waits at most
 }
 
 // NewReserve returns one that is empty until Refill.
 func NewReserve() *Reserve {
-	return &Reserve{spares: make(chan *spare), wanted: make(chan struct{}, 1)}
+	return &Reserve{spares: make(chan *spare), wanted: make(chan struct{}, 1), life: spareLife}
 }
 
 // Kept reports whether there is a spare shim.
@@ -68,7 +69,7 @@ func (r *Reserve) Keep(ctx context.Context, h *Host) {
 }
 
 func (r *Reserve) offer(ctx context.Context, s *spare) {
-	timer := time.NewTimer(spareLife)
+	timer := time.NewTimer(r.life)
 	defer timer.Stop()
 	select {
 	case r.spares <- s:

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
@@ -185,8 +186,16 @@ func (s *stack) start() {
 			s.t.Fatal(err)
 		}
 	}
-	// A connection from before a restart is mended by the first call that waits.
-	if _, err := s.client.GetServerVersion(s.t.Context(), &api.GetServerVersionRequest{}, grpc.WaitForReady(true)); err != nil {
+	// A connection from before a restart is mended by a call that waits. One that is
+	// on its way when the old one ends fails: a child that the killed supervisor had
+	// just forked holds that until its exec.
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	err = errdefs.Unavailable.Errorf("not asked yet")
+	for errdefs.KindOf(err) == errdefs.Unavailable && ctx.Err() == nil {
+		_, err = s.client.GetServerVersion(ctx, &api.GetServerVersionRequest{}, grpc.WaitForReady(true))
+	}
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }
