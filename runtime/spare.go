@@ -18,9 +18,6 @@ import (
 // thirds of a megabyte, is worth more than the milliseconds of its start.
 const spareLife = 5 * time.Minute
 
-// spareEnd bounds the wait for the end of a shim that is no longer wanted.
-const spareEnd = time.Second
-
 // Reserve keeps one shim ahead while containers are being started: half of what
 // the start of a container takes beside its runtime is the start of its shim. The
 // one spare belongs to Keep until it is adopted; it ends with us.
@@ -63,20 +60,20 @@ func (r *Reserve) Keep(ctx context.Context, h *Host) {
 			continue
 		}
 		r.kept.Store(true)
-		r.offer(ctx, s)
+		r.offer(ctx, h, s)
 		r.kept.Store(false)
 	}
 }
 
-func (r *Reserve) offer(ctx context.Context, s *spare) {
+func (r *Reserve) offer(ctx context.Context, h *Host, s *spare) {
 	timer := time.NewTimer(r.life)
 	defer timer.Stop()
 	select {
 	case r.spares <- s:
 	case <-timer.C:
-		s.end()
+		s.end(h.Limits.Shim)
 	case <-ctx.Done():
-		s.end()
+		s.end(h.Limits.Shim)
 	}
 }
 
@@ -90,7 +87,7 @@ func (r *Reserve) adopt(c *Container, listener, log *os.File) *shimProcess {
 	case s := <-r.spares:
 		if err := s.adopt(c, listener, log); err != nil {
 			c.host.Logger.Warn("a shim that was started ahead is of no use", "pid", s.process.pid, "error", err)
-			s.end()
+			s.end(c.host.Limits.Shim)
 			return nil
 		}
 		return s.process
@@ -143,10 +140,11 @@ func (s *spare) adopt(c *Container, listener, log *os.File) error {
 	return s.socket.Close()
 }
 
-// end closes the connection, which ends the shim, and waits for that.
-func (s *spare) end() {
+// end closes the connection, which ends the shim, and waits for that. One that takes
+// longer than limit is killed.
+func (s *spare) end(limit time.Duration) {
 	s.socket.Close()
-	bounded, cancel := context.WithTimeout(context.Background(), spareEnd)
+	bounded, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if s.process.wait(bounded) != nil { // stopped, perhaps
 		s.process.kill()

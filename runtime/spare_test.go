@@ -20,7 +20,7 @@ func TestSpareShimGoesWhenNobodyNeedsIt(t *testing.T) {
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h := &Host{StateDir: dir, Shim: script, Logger: slog.New(slog.DiscardHandler)}
+	h := &Host{StateDir: dir, Shim: script, Limits: Limits{Shim: time.Minute}, Logger: slog.New(slog.DiscardHandler)}
 	for _, life := range []time.Duration{time.Millisecond, time.Hour} {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := NewReserve()
