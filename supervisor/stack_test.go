@@ -100,16 +100,17 @@ func withEachShim(t *testing.T, test func(*testing.T, *stack)) {
 
 // stack is one supervisor with directories of its own.
 type stack struct {
-	t       testing.TB
-	dir     string
-	bin     string
-	fake    bool // its shims only pretend
-	runtime string
-	flags   []string
-	env     []string // of the supervisor
-	client  *api.Client
-	process *exec.Cmd
-	log     *os.File
+	t          testing.TB
+	dir        string
+	bin        string
+	fake       bool // its shims only pretend
+	runtime    string
+	flags      []string
+	env        []string // of the supervisor
+	ownSession bool
+	client     *api.Client
+	process    *exec.Cmd
+	log        *os.File
 }
 
 // newStack starts a supervisor with the real shim and a real runtime.
@@ -211,6 +212,7 @@ func (s *stack) launch(notify string) {
 		s.process.Env = append(s.process.Env, fakeShimVariable+"=1", "GORACE=atexit_sleep_ms=0")
 	}
 	s.process.Stderr = s.log
+	s.process.SysProcAttr = &unix.SysProcAttr{Setsid: s.ownSession}
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}

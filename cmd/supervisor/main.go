@@ -126,6 +126,7 @@ func run(o options, logger *slog.Logger) error {
 		return err
 	}
 	watchSignals()
+	supervisor.TakePrecedence(logger)
 	s, err := supervisor.Open(config)
 	if err != nil {
 		return err
