@@ -49,7 +49,7 @@ var rooms = map[string][]string{
 	"engined/events":  {"proto/errdefs"},
 	"engined/store":   {"proto/errdefs"},
 
-	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup"}, // stats are the cgroup's
+	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup", "libcontainer/plainjson"}, // stats are the cgroup's, a bundle's process its config.json's
 	"runtime":    {"proto/shim", "proto/errdefs", "libcontainer/cgroup"},
 	"shim":       {"proto/shim", "proto/logfile", "proto/errdefs"},
 

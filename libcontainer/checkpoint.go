@@ -69,7 +69,7 @@ func Checkpoint(ctx context.Context, c *Container, opts CheckpointOptions) error
 		return err
 	}
 	if status == Created || status == Stopped {
-		return errdefs.FailedPrecondition.Errorf("Container cannot be checkpointed in %s state", status) //nolint:staticcheck // runc's text
+		return errdefs.FailedPrecondition.Errorf("Container cannot be checkpointed in %s state", status)
 	}
 	if err := c.dump(ctx, &opts); err != nil {
 		if status == Running { // a criu that was killed leaves it frozen
@@ -129,7 +129,15 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 			return err
 		}
 	}
-	return session.run(ctx, request, opts)
+	lock, err := networkLock(ctx, spec)
+	if err != nil {
+		return err
+	}
+	err = session.run(ctx, request, opts)
+	if lock != nil && (err != nil || opts.LeaveRunning || opts.PreDump) {
+		err = errors.Join(err, lock.Reset(context.WithoutCancel(ctx)))
+	}
+	return err
 }
 
 // run starts criu and serves it until the dump is done.

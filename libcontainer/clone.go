@@ -129,7 +129,7 @@ func (l *launch) clone(b birth) {
 // killChild ends the process if there is one.
 func (l *launch) killChild() error {
 	if l.born == nil || l.born() != nil {
-		return nil
+		return nil //nolint:nilerr // never born
 	}
 	return l.child.kill()
 }

@@ -324,7 +324,7 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 		// prestart hooks are of the time when they ran at start (config.md
 		// of 1.0), and are told so.
 		creating, created := l.container.hookState(specs.StateCreating), l.container.hookState(specs.StateCreated)
-		if err := RunHooks(ctx, "prestart", hooks.Prestart, created); err != nil { //nolint:staticcheck // deprecated, still in use
+		if err := RunHooks(ctx, "prestart", hooks.Prestart, created); err != nil {
 			return err
 		}
 		failpoint.At("launch-prestart-ran")

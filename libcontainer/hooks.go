@@ -20,7 +20,7 @@ import (
 // hasCreateHooks reports whether the child must pause before it switches roots.
 func hasCreateHooks(spec *specs.Spec) bool {
 	h := spec.Hooks
-	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 //nolint:staticcheck // deprecated, still in use
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0
 }
 
 // checkHooks: the spec wants absolute paths and positive timeouts.
@@ -30,7 +30,7 @@ func checkHooks(spec *specs.Spec) error {
 	}
 	h := spec.Hooks
 	for name, list := range map[string][]specs.Hook{
-		"prestart": h.Prestart, "createRuntime": h.CreateRuntime, "createContainer": h.CreateContainer, //nolint:staticcheck // deprecated, still in use
+		"prestart": h.Prestart, "createRuntime": h.CreateRuntime, "createContainer": h.CreateContainer,
 		"startContainer": h.StartContainer, "poststart": h.Poststart, "poststop": h.Poststop,
 	} {
 		for i, hook := range list {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -28,12 +29,23 @@ func (s *sandbox) outside() string {
 	return dir
 }
 
+// naively does in mount namespaces of its own what a runtime that goes by names
+// does to the root file system $ROOT, and wants it to come out as the attack.
+func (s *sandbox) naively(script, attack string) {
+	s.t.Helper()
+	out := s.command("unshare", "--mount", "--propagation", "private", "sh", "-euc", "cd "+s.dir+"; ROOT="+s.path("/")+"\n"+script)
+	if got := strings.TrimSpace(out); got != attack {
+		s.t.Errorf("the attack does not show on a naive runtime:\n%s\n got: %q\nwant: %q", script, got, attack)
+	}
+}
+
 // CVE-2019-19921, CVE-2023-27561: /proc and /sys must not go where a link says.
 func TestProcAndSysAreNotMountedThroughLinks(t *testing.T) {
-	for _, name := range []string{"proc", "sys"} {
+	for name, fstype := range map[string]string{"proc": "proc", "sys": "sysfs"} {
 		t.Run(name, func(t *testing.T) {
 			s := newSandbox(t)
 			s.must(os.Symlink("/tmp", s.path(name)))
+			s.naively("mount -t "+fstype+" none $ROOT/"+name+"; stat -f -c %T /tmp", fstype)
 			r := s.run("true")
 			if r.err == nil || !strings.Contains(r.err.Error(), `rootfs at "/`+name+`": too many levels of symbolic links`) {
 				t.Errorf("got %+v", r)
@@ -50,6 +62,7 @@ func TestMountTargetsStayInsideTheRoot(t *testing.T) {
 	host := s.outside()
 	s.must(os.RemoveAll(s.path("etc")))
 	s.must(os.Symlink(climb(host), s.path("etc")))
+	s.naively("mkdir -p $ROOT/etc/deep; : > $ROOT/etc/deep/hosts; ls outside/deep; rm -r outside/deep", "hosts")
 	s.must(os.Symlink(host, s.path("dev")))
 	s.must(os.WriteFile(filepath.Join(s.dir, "hosts"), []byte("bound"), 0o644))
 	s.spec.Mounts = append(s.spec.Mounts,
@@ -62,11 +75,53 @@ func TestMountTargetsStayInsideTheRoot(t *testing.T) {
 	}
 }
 
+// CVE-2021-30465: between looking a destination up and mounting there, somebody
+// who shares the root exchanges a directory of it for a link.
+func TestMountTargetsStayInsideARootThatChanges(t *testing.T) {
+	s := newSandbox(t)
+	host := s.outside()
+	s.must(os.Mkdir(s.path("swap"), 0o755))
+	s.must(os.Symlink(climb(host), s.path("link")))
+	s.naively("mkdir $ROOT/swap/in; target=$(realpath $ROOT/swap/in); rmdir $ROOT/swap/in; mv $ROOT/swap $ROOT/kept; mv $ROOT/link $ROOT/swap; mkdir $target"+
+		"; mount -t tmpfs tmpfs $target; stat -f -c %T outside/in; umount outside/in; rmdir outside/in; mv $ROOT/swap $ROOT/link; mv $ROOT/kept $ROOT/swap", "tmpfs")
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				if err := unix.Renameat2(unix.AT_FDCWD, s.path("swap"), unix.AT_FDCWD, s.path("link"), unix.RENAME_EXCHANGE); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	s.spec.Mounts = append(s.spec.Mounts, specs.Mount{Destination: "/swap/in", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=12k"}})
+	started := 0
+	for range 30 {
+		r := s.run("grep", "-c", "size=12k", "/proc/self/mountinfo")
+		if r.err == nil {
+			started++
+			if strings.TrimSpace(r.stdout) != "1" {
+				t.Errorf("the mount is not in the container: %+v", r)
+			}
+		}
+	}
+	close(end)
+	<-done
+	t.Logf("%d of 30 started", started)
+	s.wantNothingLeft()
+}
+
 // CVE-2019-16884, CVE-2023-28642, CVE-2025-52881: a link into /proc must not
 // let a mount cover what the runtime and LSMs use there.
 func TestMountsDoNotReachProcByALink(t *testing.T) {
 	s := newSandbox(t)
 	s.must(os.Symlink("/proc", s.path("innocent")))
+	s.naively("mount -t tmpfs tmpfs $ROOT/innocent/$$/attr; echo label > /proc/$$/attr/exec; stat -f -c %T /proc/$$/attr/exec", "tmpfs")
 	s.spec.Mounts = append(s.spec.Mounts, specs.Mount{Destination: "/innocent/self/attr", Type: "tmpfs", Source: "tmpfs"})
 	r := s.run("true")
 	if errdefs.KindOf(r.err) != errdefs.PermissionDenied {
@@ -85,6 +140,7 @@ func TestMaskIsTheRealNull(t *testing.T) {
 	s := newSandbox(t)
 	s.must(os.MkdirAll(filepath.Join(s.dir, "dev/pts"), 0o755))
 	s.must(os.Symlink("/proc/sys/kernel/core_pattern", filepath.Join(s.dir, "dev/null")))
+	s.naively("mount --bind dev/null /proc/keys; cmp /proc/keys /proc/sys/kernel/core_pattern && echo core_pattern", "core_pattern")
 	s.spec.Mounts[1] = specs.Mount{Destination: "/dev", Type: "bind", Source: "dev", Options: []string{"bind"}}
 	s.spec.Linux.MaskedPaths = []string{"/proc/keys"}
 	s.want("stat -c %F,%t,%T /proc/keys; cat /proc/keys", "character special file,1,3")
@@ -95,6 +151,9 @@ func TestTerminalIsNotTakenFromTheImage(t *testing.T) {
 	s := newSandbox(t)
 	s.must(os.MkdirAll(filepath.Join(s.dir, "dev/pts"), 0o755))
 	s.must(os.WriteFile(filepath.Join(s.dir, "dev/pts/ptmx"), nil, 0o666))
+	s.must(os.Symlink("/proc/sys/kernel/core_pattern", filepath.Join(s.dir, "dev/pts/0")))
+	s.naively(": > dev/console; mount --bind dev/pts/0 dev/console; cmp dev/console /proc/sys/kernel/core_pattern && echo core_pattern", "core_pattern")
+	s.must(os.Remove(filepath.Join(s.dir, "dev/console")))
 	s.spec.Mounts = append(s.spec.Mounts[:1:1], specs.Mount{Destination: "/dev", Type: "bind", Source: "dev", Options: []string{"bind"}})
 	s.spec.Process.Terminal = true
 	if r := s.run("true"); errdefs.KindOf(r.err) != errdefs.PermissionDenied {
@@ -107,6 +166,8 @@ func TestTerminalIsNotTakenFromTheImage(t *testing.T) {
 // directory or otherwise.
 func TestWorkingDirectoryIsNotADescriptorOfTheRuntime(t *testing.T) {
 	s := newSandbox(t)
+	s.must(os.Mkdir(s.path("proc"), 0o755))
+	s.naively("mount -t proc proc $ROOT/proc; exec 7</; stat -c %d:%i / > host; chroot $ROOT sh -c 'cd /proc/self/fd/7 && stat -c %d:%i .' | cmp - host && echo the host", "the host")
 	for fd := 3; fd < 24; fd++ {
 		s.spec.Process.Cwd = "/proc/self/fd/" + strconv.Itoa(fd)
 		r := s.run("sh", "-c", "stat -c %d:%i / "+strings.Repeat("../", 40))
@@ -120,10 +181,16 @@ func TestWorkingDirectoryIsNotADescriptorOfTheRuntime(t *testing.T) {
 
 // CVE-2019-5736: the runtime's binary, which waits in the container until
 // start, is hidden from the container's processes; one that may trace can open
-// it, but not to write. A runtime that executes /proc/self/exe as it is gets
-// "Text file busy" from the last line, or is overwritten once it has left.
+// it, but not to write.
 func TestRuntimeBinaryCannotBeWritten(t *testing.T) {
 	s := newSandbox(t)
+	s.naively(`
+		cp /bin/busybox sh; mkfifo go
+		./sh -c 'read x; exec /bin/busybox sleep 1000' <go & exec 6>go
+		runs() { readlink /proc/$!/exe | grep -q "^$PWD/sh$"; }
+		until runs; do kill -0 $!; done
+		exec 5</proc/$!/exe; echo >&6; while runs; do kill -0 $!; done
+		echo overwritten >> /proc/self/fd/5 || :; kill $!; tail -n 1 sh | grep -ao 'overwritten$'`, "overwritten")
 	s.spec.Process.Args = []string{"sleep", "100"}
 	// A copy, because this test itself keeps the original busy.
 	binary, err := os.ReadFile("/proc/self/exe")

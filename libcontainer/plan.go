@@ -54,9 +54,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	// sysctls and labels are written by it (CVE-2025-52881).
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
 	joinCgroup(plan, f)
-	if err := namespacePart(plan, spec, f); err != nil {
-		return nil, err
-	}
+	namespacePart(plan, spec, f)
 	mounts, err := rootfs.Build(spec, &f.root)
 	if err != nil {
 		return nil, err
@@ -142,7 +140,7 @@ func joinCgroup(plan *nsenter.Plan, f *facts) {
 
 // namespacePart joins and makes what clone could not, and sets what belongs to
 // namespaces.
-func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
+func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) {
 	// In a user namespace the parent does it: it takes the host's root.
 	if adj := spec.Process.OOMScoreAdj; adj != nil && (f.user.unprivileged || !private(spec, specs.UserNamespace)) {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
@@ -169,7 +167,6 @@ func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) error {
 	for _, key := range slices.Sorted(maps.Keys(spec.Linux.Sysctl)) {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text(sysctlPath(key), spec.Linux.Sysctl[key]), Why: "setting sysctl " + key})
 	}
-	return nil
 }
 
 // joinNamespaces joins those that have a path, while the process still has the

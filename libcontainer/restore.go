@@ -68,8 +68,9 @@ type restore struct {
 	with    *RestoreOptions
 	session *session
 	version int
-	socket  int      // takes the terminal's master; -1 without one
-	places  []string // where each of the spec's mounts is to be
+	lock    *criu.Lock // of a network namespace that is joined; nil without one
+	socket  int        // takes the terminal's master; -1 without one
+	places  []string   // where each of the spec's mounts is to be
 }
 
 // prepareRestore reserves the id and reads bundle and checkpoint.
@@ -131,6 +132,9 @@ func (r *restore) bring(ctx context.Context) (err error) {
 		return err
 	}
 	defer process.Abort()
+	if err := r.findLock(ctx); err != nil {
+		return err
+	}
 	if err := r.enterCgroup(ctx, process.Pid()); err != nil {
 		return err
 	}
@@ -146,6 +150,11 @@ func (r *restore) bring(ctx context.Context) (err error) {
 	if err := process.Close(); err != nil {
 		return r.session.explain(process, fmt.Errorf("criu failed: %w", err))
 	}
+	if r.lock != nil {
+		if err := r.lock.Opened(ctx); err != nil {
+			return err
+		}
+	}
 	if r.opts.PidFile == "" {
 		return nil
 	}
@@ -154,6 +163,24 @@ func (r *restore) bring(ctx context.Context) (err error) {
 	}
 	r.undo.Add("remove the pid file", func(context.Context) error { return os.Remove(r.opts.PidFile) })
 	return nil
+}
+
+// findLock looks after criu's lock, see there.
+func (r *restore) findLock(ctx context.Context) (err error) {
+	if r.lock, err = networkLock(ctx, r.spec); r.lock == nil {
+		return err
+	}
+	r.undo.Add("take away criu's lock of the network", r.lock.Reset)
+	return nil
+}
+
+// networkLock is nil unless the spec joins a network namespace.
+func networkLock(ctx context.Context, spec *specs.Spec) (*criu.Lock, error) {
+	ns := namespace(spec, specs.NetworkNamespace)
+	if ns == nil || ns.Path == "" {
+		return nil, nil
+	}
+	return criu.FindLock(ctx, ns.Path)
 }
 
 // checkpointThere refuses a checkpoint that is not there, instead of making its directory.
@@ -194,7 +221,7 @@ func (r *restore) joinNamespaces(o *criu.Options) error {
 			}
 			file, err := os.Open(ns.Path)
 			if err != nil {
-				return errdefs.FailedPrecondition.Errorf("Requested network namespace %v does not exist: %w", ns.Path, err) //nolint:staticcheck // runc's text
+				return errdefs.FailedPrecondition.Errorf("Requested network namespace %v does not exist: %w", ns.Path, err)
 			}
 			o.InheritFDs = append(o.InheritFDs, criu.InheritFD{Key: externalKeys[ns.Type], FD: r.session.pass(file)})
 		case criuNames[ns.Type] == "":
@@ -331,6 +358,10 @@ func (r *restore) notified(ctx context.Context, n *criu.Response, fd int) error 
 		return r.runCreateHooks(ctx, n.Pid)
 	case "orphan-pts-master":
 		return r.sendMaster(fd)
+	case "network-unlock":
+		if r.lock != nil {
+			return r.lock.Single(ctx)
+		}
 	case "post-restore":
 		return r.recordRestored(n.Pid)
 	}
@@ -346,7 +377,7 @@ func (r *restore) runCreateHooks(ctx context.Context, pid int) error {
 	state := &specs.State{
 		Version: r.spec.Version, ID: r.container.ID, Status: specs.StateCreating, Pid: pid, Bundle: r.bundle, Annotations: r.spec.Annotations,
 	}
-	if err := RunHooks(ctx, "prestart", hooks.Prestart, state); err != nil { //nolint:staticcheck // deprecated, still in use
+	if err := RunHooks(ctx, "prestart", hooks.Prestart, state); err != nil {
 		return err
 	}
 	return RunHooks(ctx, "createRuntime", hooks.CreateRuntime, state)

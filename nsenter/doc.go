@@ -5,8 +5,9 @@
 // plan.h is the one definition of operations and layouts; the C compiler and,
 // by cgo, the Go compiler read it. plan.go encodes and prints plans. The C
 // files apply them: nsexec.c (start, messages, dispatch), path.c (paths inside
-// the root), mount.c (the root) and process.c (the process). Only signals.c is
-// for the parent: it notes what an attached run passes on.
+// the root), mount.c (the root) and process.c (the process). signals.c
+// and oneproc.c are for the parent: what an attached run passes on is noted, and
+// Go is started with one processor.
 //
 // A program that links this package runs the stage, instead of its main, when
 // its environment is nothing but [Marker]: a constructor sees to it before the

@@ -150,7 +150,7 @@ func (c *Container) launchFrom(ctx context.Context, reserve *Reserve) (ahead boo
 		return ahead, err
 	}
 	listener.Close()
-	if _, err := c.hello(ctx); err != nil {
+	if err := c.hello(ctx); err != nil {
 		return ahead, c.withShimLog(err)
 	}
 	failpoint.At("runtime-shim-greeted")
@@ -175,12 +175,11 @@ func (c *Container) connect(ctx context.Context) error {
 }
 
 // hello makes our connection the one that hears of exits.
-func (c *Container) hello(ctx context.Context) (reply shim.HelloReply, err error) {
-	err = c.ask(ctx, c.host.Limits.Shim, "hello", func(ctx context.Context, client *shim.Client) (err error) {
-		reply, err = client.Hello(ctx)
+func (c *Container) hello(ctx context.Context) error {
+	return c.ask(ctx, c.host.Limits.Shim, "hello", func(ctx context.Context, client *shim.Client) error {
+		_, err := client.Hello(ctx)
 		return err
 	})
-	return reply, err
 }
 
 // withShimLog adds the end of shim.log, which is where a shim says why it died.

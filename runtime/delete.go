@@ -38,7 +38,7 @@ func (c *Container) Doomed() bool {
 // runtime is called directly. The container's directory stays, see Remove.
 func (c *Container) Dismiss(ctx context.Context) error {
 	// Asked first, since a shim that is stuck shows it sooner so.
-	_, err := c.hello(ctx)
+	err := c.hello(ctx)
 	if err == nil {
 		err = c.askDelete(ctx)
 	}
@@ -179,7 +179,7 @@ func (c *Container) removeHalfMade() {
 		}
 	}
 	for _, entry := range entries {
-		unix.Unmount(filepath.Join(dir, entry.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
+		_ = unix.Unmount(filepath.Join(dir, entry.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // if it is mounted
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		c.host.Logger.Warn("removing what a killed runtime left", "container", c.record.ID, "error", err)

@@ -81,7 +81,7 @@ func (c *Container) startWithin(ctx context.Context, limit time.Duration, proces
 // blame tells a shim that is stuck from one that waits for somebody to open a
 // process's fifos.
 func (c *Container) blame(ctx context.Context, process string, limit time.Duration, stuck error) error {
-	if _, err := c.hello(ctx); err != nil {
+	if err := c.hello(ctx); err != nil {
 		return stuck
 	}
 	return errdefs.DeadlineExceeded.Errorf("process %s of container %s has not started within %s: nobody opened its fifos, or the runtime hangs",

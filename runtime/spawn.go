@@ -50,9 +50,9 @@ func (p *shimProcess) bury() {
 	if err != nil {
 		return // closed, which nobody but us does
 	}
-	raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
+	_ = raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
 	if p.child {
-		unix.Wait4(p.pid, nil, 0, nil)
+		_, _ = unix.Wait4(p.pid, nil, 0, nil)
 	}
 }
 
@@ -66,7 +66,7 @@ func (p *shimProcess) dead() bool {
 	raw, err := p.pidfd.SyscallConn()
 	ended := true // where its pidfd is closed
 	if err == nil {
-		raw.Control(func(fd uintptr) { ended = readable(int(fd)) })
+		_ = raw.Control(func(fd uintptr) { ended = readable(int(fd)) })
 	}
 	return ended
 }
@@ -134,7 +134,7 @@ func findProcess(pid int, start uint64, child bool) (*shimProcess, error) {
 	// the process is dead.
 	if now, err := shim.StartTime(pid); err != nil || now != start {
 		unix.Close(pidfd)
-		return nil, nil
+		return nil, nil //nolint:nilerr // gone
 	}
 	return newShimProcess(pid, pidfd, child)
 }

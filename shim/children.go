@@ -35,7 +35,7 @@ func (s *Shim) spawn(argv []string, files [3]int, exited func(unix.WaitStatus)) 
 	}
 	c, err := s.watch(pid, pidfd, exited)
 	if err != nil {
-		unix.Kill(pid, unix.SIGKILL)
+		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 	return c, err
 }

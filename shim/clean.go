@@ -28,7 +28,7 @@ func (s *Shim) killStrays() {
 		}
 		for pid := range strings.FieldsSeq(string(data)) {
 			if pid, err := strconv.Atoi(pid); err == nil && s.children[pid] == nil {
-				unix.Kill(pid, unix.SIGKILL)
+				_ = unix.Kill(pid, unix.SIGKILL)
 			}
 		}
 	}

@@ -36,7 +36,7 @@ func (s *Shim) delete(answer func(error)) {
 			continue
 		}
 		if p.call != nil {
-			p.call.kill(unix.SIGKILL)
+			_ = p.call.kill(unix.SIGKILL)
 		}
 		p.release()
 	}

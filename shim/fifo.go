@@ -145,7 +145,7 @@ func (l *launch) watchFifo(path string, done func(error)) error {
 	}
 	source, err = l.s.add(fd, unix.EPOLLIN, func(uint32) {
 		var events [4096]byte
-		unix.Read(fd, events[:])
+		_, _ = unix.Read(fd, events[:])
 		look()
 	})
 	if err != nil {

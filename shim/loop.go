@@ -80,7 +80,7 @@ func (l *loop) want(s *source, events uint32) {
 func (l *loop) pause(s *source) {
 	if !s.paused {
 		s.paused = true
-		unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
+		_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
 	}
 }
 

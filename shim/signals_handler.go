@@ -41,7 +41,9 @@ const (
 	saRestart  = 0x10000000
 )
 
-// What the handler reads.
+// What the handler, which is in assembly, reads.
+//
+//nolint:unused // see above
 var (
 	noteFD    int32
 	childNote uint64 = childCount
@@ -51,5 +53,8 @@ var (
 // The handler's addresses; a func value would lead to the Go wrapper around it.
 var onSignalPC, onReturnPC uintptr
 
+//nolint:unused // onSignalPC
 func onSignal()
+
+//nolint:unused // onReturnPC
 func onReturn()

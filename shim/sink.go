@@ -342,7 +342,7 @@ func (k *sink) drop() {
 	}
 	if !k.fifo {
 		// Whoever gave it to us may still have it open.
-		unix.Shutdown(k.fd, unix.SHUT_RDWR)
+		_ = unix.Shutdown(k.fd, unix.SHUT_RDWR)
 	}
 	unix.Close(k.fd)
 	k.spill.close()

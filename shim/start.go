@@ -324,7 +324,7 @@ func (l *launch) clean(cause error) {
 	if l.child != nil && l.child.pidfd >= 0 {
 		// It runs, but not as it was to. Its status is nobody's.
 		l.child.exited = func(unix.WaitStatus) {}
-		l.child.kill(unix.SIGKILL)
+		_ = l.child.kill(unix.SIGKILL)
 	}
 	if l.name != proto.Init {
 		l.fail(cause)

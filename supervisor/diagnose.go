@@ -49,7 +49,7 @@ func (s *Supervisor) answerMetrics(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	w.Write(text.Bytes())
+	_, _ = w.Write(text.Bytes())
 }
 
 // checkedListener drops connections of those who may not use the supervisor.

@@ -91,7 +91,7 @@ func TestEveryExitArrivesOnceAcrossKillsOfTheSupervisor(t *testing.T) {
 			time.Sleep(20 * time.Millisecond) // nobody is there meanwhile
 			s.start()
 		}
-		events := f.until(t, "all exits", func(events []string) bool { return count(events, "exit") >= containers })
+		f.until(t, "all exits", func(events []string) bool { return count(events, "exit") >= containers })
 		s.end(unix.SIGKILL)
 		s.start()
 		for i := range containers {
@@ -101,7 +101,7 @@ func TestEveryExitArrivesOnceAcrossKillsOfTheSupervisor(t *testing.T) {
 			}
 			s.delete(id, false)
 		}
-		events = f.until(t, "all deletes", func(events []string) bool { return count(events, "delete") >= containers })
+		events := f.until(t, "all deletes", func(events []string) bool { return count(events, "delete") >= containers })
 		for i := range containers {
 			for _, want := range []string{fmt.Sprintf("created c%d", i), fmt.Sprintf("start-container c%d init", i),
 				strings.TrimSuffix(fmt.Sprintf("exit c%d init %d", i, i), " 0"), fmt.Sprintf("delete c%d", i)} {
@@ -315,8 +315,6 @@ func TestTermLeavesContainersRunning(t *testing.T) {
 func TestSecondSupervisorIsRefused(t *testing.T) {
 	s := newStack(t)
 	first := s.process
-	other := *s
-	other.process = nil
 	out, err := runSupervisor(s, "--listen", "unix://"+s.dir+"/second.sock", "--state-dir", s.stateDir())
 	if err == nil || !strings.Contains(out, "another supervisor") {
 		t.Errorf("same state directory: %v\n%s", err, out)

@@ -252,7 +252,7 @@ func checkLog(path string) error {
 	for i, line := range lines {
 		var entry struct{ Log string }
 		if err := json.Unmarshal(line, &entry); err != nil || entry.Log != fmt.Sprintf("line %d\n", i) {
-			return fmt.Errorf("line %d of the log is %q, %v", i, line, err)
+			return fmt.Errorf("line %d of the log is %q, %w", i, line, err)
 		}
 	}
 	return nil

@@ -212,7 +212,7 @@ func TestManyAddedProcessesLeaveNoTrace(t *testing.T) {
 		s.settles(t, func() error { // the oldest are forgotten in passing
 			entries, err := os.ReadDir(filepath.Join(s.stateDir(), "a"))
 			if kept := len(s.state("a").Processes); kept > 80 || len(entries) > 90 || err != nil {
-				return fmt.Errorf("%d processes and %d entries are kept, %v", kept, len(entries), err)
+				return fmt.Errorf("%d processes and %d entries are kept, %w", kept, len(entries), err)
 			}
 			return nil
 		})

@@ -218,16 +218,16 @@ func (f facts) copy() facts {
 // asked for and did not live to record, if it runs or has run.
 func (s *Supervisor) adoptStart(c *container, name string) {
 	var p *process
-	s.ask(func(*table) error { p = c.process(name); return nil })
+	_ = s.ask(func(*table) error { p = c.process(name); return nil })
 	found, err := c.handle.Process(name)
 	if err != nil || found.Started == nil || p == nil {
 		return
 	}
-	s.ask(func(*table) error { p.orphan = false; return nil })
+	_ = s.ask(func(*table) error { p.orphan = false; return nil })
 	event := &api.Event{Type: eventStartProcess, Id: c.handle.ID(), Pid: name,
 		SystemPid: uint32(found.Started.Pid), Timestamp: timestamppb.New(found.Started.Time)}
 	if err := s.record(event, func(*table) {}); err != nil {
 		return // stopping
 	}
-	s.ask(func(*table) error { c.started(p, *found.Started); return nil })
+	_ = s.ask(func(*table) error { c.started(p, *found.Started); return nil })
 }

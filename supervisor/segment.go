@@ -240,7 +240,7 @@ func scanSegment(file io.ReaderAt) (scanned, error) {
 		event := &api.Event{}
 		if proto.Unmarshal(payload, event) != nil || event.Seq != result.last+1 {
 			result.broken = true
-			return result, nil
+			return result, nil //nolint:nilerr // said by broken
 		}
 		result.facts.note(event)
 		result.last, result.size = event.Seq, result.size+size

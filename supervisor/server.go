@@ -91,7 +91,6 @@ func (s *Supervisor) Serve(ctx context.Context, listeners []net.Listener, grace 
 		grpc.Creds(peerCredentials{}),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(connectionBuffer),
-		grpc.SharedWriteBuffer(true), // of gRPC's size, but only while there is something to write
 		grpc.UnaryInterceptor(s.answer),
 		grpc.StreamInterceptor(s.answerStream),
 	)

@@ -85,7 +85,7 @@ func (s *Supervisor) startCreated(ctx context.Context, id string) (message *api.
 	if err == nil {
 		message, err = s.recordStart(c, id, started)
 	}
-	s.ask(func(*table) error { c.init().held = false; return nil })
+	_ = s.ask(func(*table) error { c.init().held = false; return nil })
 	s.noteExit(c, runtime.Init)
 	return message, err
 }

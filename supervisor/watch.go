@@ -66,7 +66,7 @@ func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
 // unfinished returns the processes of c whose exit is not recorded, of which
 // init comes last: when it is recorded the container is stopped.
 func (s *Supervisor) unfinished(c *container) (names []string) {
-	s.ask(func(*table) error {
+	_ = s.ask(func(*table) error {
 		for i := len(c.processes) - 1; i >= 0; i-- {
 			if c.processes[i].exit == nil {
 				names = append(names, c.processes[i].name)
@@ -107,7 +107,7 @@ func (s *Supervisor) noteExit(c *container, name string) {
 }
 
 func (s *Supervisor) isOrphan(c *container, name string) (orphan bool) {
-	s.ask(func(*table) error {
+	_ = s.ask(func(*table) error {
 		p := c.process(name)
 		orphan = p != nil && p.orphan
 		return nil
@@ -118,7 +118,7 @@ func (s *Supervisor) isOrphan(c *container, name string) (orphan bool) {
 // mayExit reports whether an exit of the process is to be recorded now. Of one
 // whose start is not recorded yet it is remembered.
 func (s *Supervisor) mayExit(c *container, name string) (may bool) {
-	s.ask(func(*table) error {
+	_ = s.ask(func(*table) error {
 		p := c.process(name)
 		if p == nil || p.exit != nil {
 			return nil
@@ -142,7 +142,7 @@ func (s *Supervisor) recordExit(c *container, name string, exit *api.Exit) error
 // forgetOldest keeps the exited processes of a container within keptExits.
 func (s *Supervisor) forgetOldest(c *container) {
 	name := ""
-	s.ask(func(*table) error { name = c.oldestExited(keptExits); return nil })
+	_ = s.ask(func(*table) error { name = c.oldestExited(keptExits); return nil })
 	if name == "" {
 		return
 	}
@@ -158,7 +158,7 @@ func (s *Supervisor) forgetOldest(c *container) {
 func (s *Supervisor) bury(c *container) {
 	id := c.handle.ID()
 	present := false
-	s.ask(func(t *table) error {
+	_ = s.ask(func(t *table) error {
 		present = t.containers[id] == c
 		c.message = nil // the shim's pid is in it
 		return nil
@@ -181,7 +181,7 @@ func (s *Supervisor) bury(c *container) {
 // of which no file tells.
 func (s *Supervisor) finish(c *container, reason string) {
 	s.noteExits(c)
-	s.ask(func(*table) error { c.dropOrphans(); return nil })
+	_ = s.ask(func(*table) error { c.dropOrphans(); return nil })
 	for _, name := range s.unfinished(c) {
 		exit := exitMessage(runtime.Exit{Status: lostStatus, Signal: lostStatus - 128, Time: time.Now(), Reason: reason})
 		if err := s.recordExit(c, name, exit); err != nil {

@@ -22,12 +22,12 @@ var checkpointCommand = command{
 	bind: func(f *flags) action {
 		shared := bindCheckpoint(f, "path for saving criu image files")
 		parent := f.text("parent-path", "", "", "path for previous criu image files in pre-dump")
-		leaveRunning := f.flag("leave-running", "", false, "leave the process running after checkpointing")
-		skip := f.flag("tcp-skip-in-flight", "", false, "skip in-flight tcp connections")
-		linkRemap := f.flag("link-remap", "", false, "allow one to link unlinked files back when possible")
+		leaveRunning := f.flag("leave-running", "", "leave the process running after checkpointing")
+		skip := f.flag("tcp-skip-in-flight", "", "skip in-flight tcp connections")
+		linkRemap := f.flag("link-remap", "", "allow one to link unlinked files back when possible")
 		statusFD := f.number("status-fd", "", -1, "criu writes \\0 to this FD once lazy-pages is ready")
 		server := f.text("page-server", "", "", "ADDRESS:PORT of the page server")
-		preDump := f.flag("pre-dump", "", false, "dump container's memory information only, leave the container running after this")
+		preDump := f.flag("pre-dump", "", "dump container's memory information only, leave the container running after this")
 		return func(c *call) error {
 			warnRootless(c.globals, "checkpoint")
 			container, err := libcontainer.Open(c.root, c.args[0])
@@ -70,14 +70,14 @@ func bindCheckpoint(f *flags, imageUsage string) checkpointFlags {
 	return checkpointFlags{
 		imagePath:   f.text("image-path", "", "", imageUsage),
 		workPath:    f.text("work-path", "", "", "path for saving work files and logs"),
-		tcp:         f.flag("tcp-established", "", false, "allow open tcp connections"),
-		unixSockets: f.flag("ext-unix-sk", "", false, "allow external unix sockets"),
-		shellJob:    f.flag("shell-job", "", false, "allow shell jobs"),
-		lazyPages:   f.flag("lazy-pages", "", false, "use userfaultfd to lazily restore memory pages"),
-		fileLocks:   f.flag("file-locks", "", false, "handle file locks, for safety"),
+		tcp:         f.flag("tcp-established", "", "allow open tcp connections"),
+		unixSockets: f.flag("ext-unix-sk", "", "allow external unix sockets"),
+		shellJob:    f.flag("shell-job", "", "allow shell jobs"),
+		lazyPages:   f.flag("lazy-pages", "", "use userfaultfd to lazily restore memory pages"),
+		fileLocks:   f.flag("file-locks", "", "handle file locks, for safety"),
 		cgroups:     f.text("manage-cgroups-mode", "", "", "cgroups mode: soft|full|strict|ignore (default: soft)"),
 		emptyNS:     f.list("empty-ns", "", "create a namespace, but don't restore its properties"),
-		autoDedup:   f.flag("auto-dedup", "", false, "enable auto deduplication of memory images"),
+		autoDedup:   f.flag("auto-dedup", "", "enable auto deduplication of memory images"),
 	}
 }
 
@@ -99,7 +99,7 @@ func (f checkpointFlags) of(c *call) (libcontainer.CheckpointOptions, error) {
 	}
 	var known bool
 	if opts.CgroupMode, known = cgroupModes[*f.cgroups]; !known {
-		return opts, errdefs.InvalidArgument.Errorf("Invalid manage-cgroups-mode value") //nolint:staticcheck // runc's text
+		return opts, errdefs.InvalidArgument.Errorf("Invalid manage-cgroups-mode value")
 	}
 	for _, name := range *f.emptyNS {
 		if name != "network" {
@@ -149,11 +149,11 @@ func pageServer(text string) (address string, port int, err error) {
 	}
 	at := strings.LastIndexByte(text, ':')
 	if at <= 0 || at == len(text)-1 {
-		return "", 0, errdefs.InvalidArgument.Errorf("Use --page-server ADDRESS:PORT to specify page server") //nolint:staticcheck // runc's text
+		return "", 0, errdefs.InvalidArgument.Errorf("Use --page-server ADDRESS:PORT to specify page server")
 	}
 	address = strings.TrimSuffix(strings.TrimPrefix(text[:at], "["), "]")
 	if port, err = strconv.Atoi(text[at+1:]); err != nil || port < 1 || port > 65535 {
-		return "", 0, errdefs.InvalidArgument.Errorf("Invalid port number") //nolint:staticcheck // runc's text
+		return "", 0, errdefs.InvalidArgument.Errorf("Invalid port number")
 	}
 	return address, port, nil
 }

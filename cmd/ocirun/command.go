@@ -83,9 +83,8 @@ func (f *flags) given(long, short string) bool {
 }
 
 // flag declares a boolean option.
-func (f *flags) flag(long, short string, value bool, usage string) *bool {
+func (f *flags) flag(long, short, usage string) *bool {
 	to := new(bool)
-	*to = value
 	f.flagVar(to, long, short, usage)
 	return to
 }
@@ -207,7 +206,7 @@ func printHelpFor(stdout, stderr io.Writer, g *globals, top *flags, rest []strin
 	}
 	verb := findCommand(rest[1])
 	if verb == nil {
-		return fail(stderr, g, fmt.Errorf("No help topic for '%s'", rest[1])) //nolint:staticcheck // runc's text
+		return fail(stderr, g, fmt.Errorf("No help topic for '%s'", rest[1]))
 	}
 	f := newFlags(verb.name)
 	verb.bind(f)

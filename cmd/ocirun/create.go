@@ -17,7 +17,7 @@ var createCommand = command{
 	description: "The create command creates an instance of a container for a bundle. The bundle\nis a directory with a specification file named \"config.json\" and a root\nfilesystem. The container's process waits for the start command.",
 	bind: func(f *flags) action {
 		opts := bindCreate(f)
-		dryRun := f.flag("dry-run", "", false, "print the plan of the container's process and create nothing")
+		dryRun := f.flag("dry-run", "", "print the plan of the container's process and create nothing")
 		return func(c *call) error {
 			made, err := opts.of(c)
 			if err != nil {
@@ -56,8 +56,8 @@ func bindCreate(f *flags) createFlags {
 		consoleSocket: f.text("console-socket", "", "", "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal"),
 		pidfdSocket:   f.text("pidfd-socket", "", "", "path to an AF_UNIX socket which will receive a file descriptor referencing the init process"),
 		pidFile:       f.text("pid-file", "", "", "specify the file to write the process id to"),
-		noPivot:       f.flag("no-pivot", "", false, "do not use pivot root to jail process inside rootfs. This should be used whenever the rootfs is on top of a ramdisk"),
-		noNewKeyring:  f.flag("no-new-keyring", "", false, "do not create a new session keyring for the container. This will cause the container to inherit the calling processes session key"),
+		noPivot:       f.flag("no-pivot", "", "do not use pivot root to jail process inside rootfs. This should be used whenever the rootfs is on top of a ramdisk"),
+		noNewKeyring:  f.flag("no-new-keyring", "", "do not create a new session keyring for the container. This will cause the container to inherit the calling processes session key"),
 		preserveFDs:   f.number("preserve-fds", "", 0, "Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)"),
 	}
 }

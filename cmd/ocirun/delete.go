@@ -17,7 +17,7 @@ status of "ubuntu01" as "stopped" the following will delete resources held for
 
        # ocirun delete ubuntu01`,
 	bind: func(f *flags) action {
-		force := f.flag("force", "f", false, "Forcibly deletes the container if it is still running (uses SIGKILL)")
+		force := f.flag("force", "f", "Forcibly deletes the container if it is still running (uses SIGKILL)")
 		return func(c *call) error {
 			return libcontainer.Delete(context.Background(), c.root, c.args[0], *force)
 		}

@@ -17,7 +17,7 @@ var eventsCommand = command{
 information is displayed once every 5 seconds.`,
 	bind: func(f *flags) action {
 		interval := f.duration("interval", 5*time.Second, "set the stats collection interval")
-		once := f.flag("stats", "", false, "display the container's stats then exit")
+		once := f.flag("stats", "", "display the container's stats then exit")
 		return func(c *call) error {
 			if *interval <= 0 {
 				return errdefs.InvalidArgument.Errorf("duration interval must be greater than 0")

@@ -48,19 +48,19 @@ func bindExec(f *flags) *execFlags {
 		pidfdSocket:   f.text("pidfd-socket", "", "", "path to an AF_UNIX socket which will receive a file descriptor referencing the exec process"),
 		cwd:           f.text("cwd", "", "", "current working directory in the container"),
 		env:           f.list("env", "e", "set environment variables"),
-		tty:           f.flag("tty", "t", false, "allocate a pseudo-TTY"),
+		tty:           f.flag("tty", "t", "allocate a pseudo-TTY"),
 		user:          f.text("user", "u", "", "UID (format: <uid>[:<gid>])"),
 		gids:          f.list("additional-gids", "g", "additional gids"),
 		process:       f.text("process", "p", "", "path to the process.json"),
-		detach:        f.flag("detach", "d", false, "detach from the container's process"),
+		detach:        f.flag("detach", "d", "detach from the container's process"),
 		pidFile:       f.text("pid-file", "", "", "specify the file to write the process id to"),
 		label:         f.text("process-label", "", "", "set the asm process label for the process commonly used with selinux"),
 		apparmor:      f.text("apparmor", "", "", "set the apparmor profile for the process"),
-		noNewPrivs:    f.flag("no-new-privs", "", false, "set the no new privileges value for the process"),
+		noNewPrivs:    f.flag("no-new-privs", "", "set the no new privileges value for the process"),
 		caps:          f.list("cap", "c", "add a capability to the bounding set for the process"),
 		preserveFDs:   f.number("preserve-fds", "", 0, "Pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total)"),
 		cgroups:       f.list("cgroup", "", "run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>"),
-		ignorePaused:  f.flag("ignore-paused", "", false, "allow exec in a paused container"),
+		ignorePaused:  f.flag("ignore-paused", "", "allow exec in a paused container"),
 	}
 }
 

@@ -17,7 +17,7 @@ signal to the init process of the "ubuntu01" container:
 
        # ocirun kill ubuntu01 KILL`,
 	bind: func(f *flags) action {
-		all := f.flag("all", "a", false, "send the specified signal to all processes inside the container")
+		all := f.flag("all", "a", "send the specified signal to all processes inside the container")
 		return func(c *call) error {
 			container, err := libcontainer.Open(c.root, c.args[0])
 			if err != nil {

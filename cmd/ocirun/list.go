@@ -24,7 +24,7 @@ To list containers created using a non-default value for "--root":
        # ocirun --root value list`,
 	bind: func(f *flags) action {
 		format := f.text("format", "f", "table", "select one of: table or json")
-		quiet := f.flag("quiet", "q", false, "display only container IDs")
+		quiet := f.flag("quiet", "q", "display only container IDs")
 		return func(c *call) error {
 			views, err := c.views()
 			if err != nil {

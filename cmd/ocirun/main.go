@@ -65,8 +65,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	g := globals{}
 	top := newFlags(args[0])
 	g.bind(top)
-	version := top.flag("version", "v", false, "print the version")
-	help := top.flag("help", "h", false, "show help")
+	version := top.flag("version", "v", "print the version")
+	help := top.flag("help", "h", "show help")
 	if err := top.parse(args[1:]); err != nil {
 		fmt.Fprintf(stdout, "Incorrect Usage. %v\n\n", err)
 		printHelp(stdout, top)
@@ -89,7 +89,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer closeLog()
 	verb := findCommand(rest[0])
 	if verb == nil {
-		fail(stderr, &g, fmt.Errorf("No help topic for '%s'", rest[0])) //nolint:staticcheck // runc's text
+		fail(stderr, &g, fmt.Errorf("No help topic for '%s'", rest[0]))
 		return 3
 	}
 	return verb.execute(&g, rest[1:], stdout, stderr)
@@ -110,7 +110,7 @@ func (g *globals) bind(f *flags) {
 func (c *command) execute(g *globals, args []string, stdout, stderr io.Writer) int {
 	f := newFlags(c.name)
 	action := c.bind(f)
-	help := f.flag("help", "h", false, "show help")
+	help := f.flag("help", "h", "show help")
 	if err := f.parse(args); err != nil {
 		fmt.Fprintf(stdout, "Incorrect Usage: %v\n\n", err)
 		c.printHelp(stdout, f)

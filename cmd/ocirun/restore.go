@@ -15,10 +15,10 @@ var restoreCommand = command{
 		socket := f.text("console-socket", "", "", "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal")
 		shared := bindCheckpoint(f, "path to criu image files for restoring")
 		bundle := f.text("bundle", "b", "", "path to the root of the bundle directory")
-		detach := f.flag("detach", "d", false, "detach from the container's process")
+		detach := f.flag("detach", "d", "detach from the container's process")
 		pidFile := f.text("pid-file", "", "", "specify the file to write the process id to")
-		noSubreaper := f.flag("no-subreaper", "", false, "disable the use of the subreaper used to reap reparented processes")
-		noPivot := f.flag("no-pivot", "", false, "do not use pivot root to jail process inside rootfs.  This should be used whenever the rootfs is on top of a ramdisk")
+		noSubreaper := f.flag("no-subreaper", "", "disable the use of the subreaper used to reap reparented processes")
+		noPivot := f.flag("no-pivot", "", "do not use pivot root to jail process inside rootfs.  This should be used whenever the rootfs is on top of a ramdisk")
 		profile := f.text("lsm-profile", "", "", "Specify an LSM profile to be used during restore in the form of TYPE:NAME.")
 		mountContext := f.text("lsm-mount-context", "", "", "Specify an LSM mount context to be used during restore.")
 		return func(c *call) error {

@@ -13,9 +13,9 @@ var runCommand = command{
 	description: "The run command creates an instance of a container for a bundle, starts it and,\nunless it is detached, waits for its end and deletes it.",
 	bind: func(f *flags) action {
 		create := bindCreate(f)
-		detach := f.flag("detach", "d", false, "detach from the container's process")
-		keep := f.flag("keep", "", false, "do not delete the container after it exits")
-		noSubreaper := f.flag("no-subreaper", "", false, "disable the use of the subreaper used to reap reparented processes")
+		detach := f.flag("detach", "d", "detach from the container's process")
+		keep := f.flag("keep", "", "do not delete the container after it exits")
+		noSubreaper := f.flag("no-subreaper", "", "disable the use of the subreaper used to reap reparented processes")
 		return func(c *call) error {
 			opts := libcontainer.RunOptions{Detach: *detach, Keep: *keep, NoSubreaper: *noSubreaper}
 			var err error

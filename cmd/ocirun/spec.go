@@ -28,7 +28,7 @@ When starting a container through ocirun, ocirun needs root privilege. With
 --rootless the file has a user namespace in which the caller is root.`,
 	bind: func(f *flags) action {
 		bundle := f.text("bundle", "b", "", "path to the root of the bundle directory")
-		rootless := f.flag("rootless", "", false, "generate a configuration for a rootless container")
+		rootless := f.flag("rootless", "", "generate a configuration for a rootless container")
 		return func(*call) error {
 			layout, err := cgroup.Detect()
 			spec := libcontainer.Example(err == nil && layout.Mode == cgroup.V2)

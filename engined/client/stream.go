@@ -53,7 +53,7 @@ func (s *streams) copy(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 		s.conn.Close()
-		<-output
+		<-output //nolint:errcheck // of what was closed
 		return ctx.Err()
 	}
 }

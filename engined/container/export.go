@@ -31,9 +31,9 @@ func (s *Service) Export(ctx context.Context, ref string, to io.Writer) error {
 func readable(r *Record, doing string) error {
 	switch r.Phase() {
 	case dead:
-		return errdefs.Conflict.Errorf("You cannot %s container %s which is Dead", doing, r.ID) //nolint:staticcheck // dockerd's words
+		return errdefs.Conflict.Errorf("You cannot %s container %s which is Dead", doing, r.ID)
 	case removing:
-		return errdefs.Conflict.Errorf("You cannot %s container %s which is being removed", doing, r.ID) //nolint:staticcheck // as above
+		return errdefs.Conflict.Errorf("You cannot %s container %s which is being removed", doing, r.ID)
 	}
 	return nil
 }

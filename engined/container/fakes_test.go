@@ -41,7 +41,6 @@ type world struct {
 	networks *fakeNetworks
 	tasks    *fakeTasks
 	end      context.CancelFunc
-	done     chan error
 	begun    time.Time
 }
 

@@ -25,7 +25,7 @@ func (s *Service) Run(ctx context.Context) error {
 	for event, err := range s.Tasks.EventsAfter(ctx, snapshot.Seq) {
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // asked to end
+				return nil // asked to end
 			}
 			return fmt.Errorf("following the supervisor's events: %w", err)
 		}

@@ -38,12 +38,12 @@ type added struct {
 }
 
 // add is addAll for one image.
-func (s *Store) add(ctx context.Context, a addition) (id digest.Digest, taken []moved, err error) {
+func (s *Store) add(ctx context.Context, a addition) (digest.Digest, error) {
 	stored, err := s.addAll(ctx, []addition{a})
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
-	return stored[0].id, stored[0].taken, nil
+	return stored[0].id, nil
 }
 
 // addAll stores images with their names and their holds on the layers, each all

@@ -71,7 +71,7 @@ func (s *Store) Commit(ctx context.Context, req CommitRequest) (id digest.Digest
 	if err != nil {
 		return "", "", err
 	}
-	if id, _, err = s.add(ctx, addition{raw: raw, config: parsed, parent: parent.id, names: names}); err != nil {
+	if id, err = s.add(ctx, addition{raw: raw, config: parsed, parent: parent.id, names: names}); err != nil {
 		return "", "", err
 	}
 	for _, n := range names {

@@ -21,7 +21,7 @@ func pairsOf(word, rest string, env []string) ([][2]string, error) {
 	for _, word := range words {
 		key, value, found := strings.Cut(word, "=")
 		if !found {
-			return nil, fmt.Errorf("Syntax error - can't find = in %q. Must be of the form: name=value", word) //nolint:staticcheck // dockerd's words
+			return nil, fmt.Errorf("Syntax error - can't find = in %q. Must be of the form: name=value", word)
 		}
 		pair, err := expandPair(key, value, env)
 		if err != nil {

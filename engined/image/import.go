@@ -60,7 +60,7 @@ func (s *Store) Import(ctx context.Context, req ImportRequest, tar io.Reader) (d
 	if err != nil {
 		return "", err
 	}
-	id, _, err := s.add(ctx, addition{raw: raw, config: parsed, names: names})
+	id, err := s.add(ctx, addition{raw: raw, config: parsed, names: names})
 	if err != nil {
 		return "", err
 	}

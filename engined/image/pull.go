@@ -207,7 +207,7 @@ func (p *puller) keep(ctx context.Context, ref reference.Named, raw []byte, pars
 	if before[1] != id && canonical.String() != ref.String() {
 		names = append(names, name(canonical.String()))
 	}
-	_, _, err = p.store.add(ctx, addition{raw: raw, config: parsed, names: names, more: func(tx *sql.Tx, id digest.Digest) error {
+	_, err = p.store.add(ctx, addition{raw: raw, config: parsed, names: names, more: func(tx *sql.Tx, id digest.Digest) error {
 		return errors.Join(rememberManifest(ctx, tx, id, found.Manifest),
 			rememberBlobs(ctx, tx, p.named.Name(), parsed.RootFS.DiffIDs, found.Layers, p.levels))
 	}})

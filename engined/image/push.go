@@ -80,7 +80,7 @@ func (s *Store) pushNames(ctx context.Context, ref reference.Named) (names []nam
 		return err
 	})
 	if err == nil && len(names) == 0 {
-		return nil, errdefs.NotFound.Errorf("An image does not exist locally with the tag: %s", reference.FamiliarName(ref)) //nolint:staticcheck // dockerd's words
+		return nil, errdefs.NotFound.Errorf("An image does not exist locally with the tag: %s", reference.FamiliarName(ref))
 	}
 	return names, err
 }

@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -101,7 +102,7 @@ func lookUp(ctx context.Context, tx *sql.Tx, ref string) (digest.Digest, name, e
 			if err == nil {
 				return id, n, nil
 			}
-			if err != sql.ErrNoRows { //nolint:errorlint // Scan returns it bare
+			if !errors.Is(err, sql.ErrNoRows) {
 				return "", "", fmt.Errorf("looking up %s: %w", n, err)
 			}
 		}

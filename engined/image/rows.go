@@ -83,7 +83,7 @@ func (s *Store) rows(ctx context.Context) ([]*row, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := func(_ *sql.Tx, chain digest.Digest) (l layer.Layer, found bool, err error) {
+	known := func(_ *sql.Tx, chain digest.Digest) (l layer.Layer, found bool, err error) { //nolint:unparam // as layerOf
 		l, found = layers[chain]
 		return l, found, nil
 	}

@@ -188,7 +188,7 @@ func (overlay) unmount(dir string) error {
 // Layers that were not mounted so have no mark.
 func settleVolatile(dir string) error {
 	if _, err := os.Lstat(volatileMark(dir)); err != nil {
-		return nil //nolint:nilerr // nothing to settle
+		return nil // nothing to settle
 	}
 	fd, err := unix.Open(filepath.Join(dir, "diff"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

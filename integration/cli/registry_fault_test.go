@@ -16,13 +16,10 @@ import (
 // front is a server before a registry; before may answer a request itself.
 func front(t *testing.T, registry *harness.Registry, before func(w http.ResponseWriter, r *http.Request) (answered bool)) string {
 	t.Helper()
-	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: registry.Host})
-	rewrite := proxy.Director
-	proxy.Director = func(r *http.Request) {
-		host := r.Host
-		rewrite(r)
-		r.Host = host // uploads go on at the front
-	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: registry.Host})
+		r.Out.Host = r.In.Host // uploads go on at the front
+	}}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !before(w, r) {
 			proxy.ServeHTTP(w, r)

@@ -102,7 +102,7 @@ func faultRuntime(t *testing.T) (binary, dir string) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("needs the Go toolchain to build ocirun with fail points, or bin/ocirun-failpoints: ", err)
 	}
-	build := exec.Command("go", "build", "-tags", "netgo osusergo seccomp failpoints", "-ldflags", "-s -w -linkmode external -extldflags -static", "-o", binary, "./cmd/ocirun")
+	build := exec.Command("go", "build", "-tags", "netgo osusergo seccomp failpoints", "-ldflags", `-s -w -linkmode external -extldflags "-static -Wl,--wrap=main"`, "-o", binary, "./cmd/ocirun")
 	build.Dir = harness.Root()
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -214,7 +214,8 @@ func (f *faulty) trace() []string {
 }
 
 // picks chooses one of the ways to die at an operation of the stage, another
-// one at the next, and another one in the next scenario.
+// one at the next, and another one in the next scenario. An emulated machine
+// has time for a few operations.
 func (f *faulty) picks(name string) bool {
 	way, at, ofStage := strings.Cut(name, "-at-")
 	if !ofStage || os.Getenv(fullFaults) != "" {
@@ -224,7 +225,7 @@ func (f *faulty) picks(name string) bool {
 	if _, err := fmt.Sscanf(at, "%d-", &index); err != nil {
 		f.t.Fatalf("%s: %v", name, err)
 	}
-	if f.scenario.sparse && index%5 != 0 {
+	if sparse := f.scenario.sparse || bundle.Patience(1) > 1; sparse && index%5 != 0 {
 		return false
 	}
 	ways := []string{"stage-dies", "parent-dies", "both-die"}

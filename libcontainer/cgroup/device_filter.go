@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -153,7 +154,7 @@ func bpf[T any](command int, attributes *T) (int, error) {
 // 5.11 count its memory against RLIMIT_MEMLOCK and answer EPERM.
 func loadDeviceFilter(program []instruction) (int, error) {
 	fd, err := loadOnce(program)
-	if err != unix.EPERM {
+	if !errors.Is(err, unix.EPERM) {
 		return fd, err
 	}
 	var old unix.Rlimit

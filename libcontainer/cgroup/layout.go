@@ -62,7 +62,7 @@ func fileSystem(path string) int64 {
 	if unix.Statfs(path, &fs) != nil {
 		return 0
 	}
-	return int64(fs.Type)
+	return int64(fs.Type) //nolint:unconvert // int32 on some architectures
 }
 
 // usual is the layout if every hierarchy of own (/proc/self/cgroup) is at its

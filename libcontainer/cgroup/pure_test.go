@@ -254,6 +254,7 @@ func TestRefusedBeforeTheKernelSeesIt(t *testing.T) {
 	for field, r := range map[string]*specs.LinuxResources{
 		"cpu.shares":                 {CPU: &specs.LinuxCPU{Shares: ptr(uint64(1))}},
 		"memory.swappiness":          {Memory: &specs.LinuxMemory{Swappiness: ptr(uint64(101))}},
+		"memory.limit":               {Memory: &specs.LinuxMemory{Limit: ptr(int64(-2))}},
 		"memory.swap":                {Memory: &specs.LinuxMemory{Swap: ptr(int64(5))}},
 		"hugepageLimits[0].pageSize": {HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "../2MB"}}},
 		"unified":                    {Unified: map[string]string{"../memory.max": "1"}},

@@ -48,6 +48,9 @@ func (c *Cgroup) setLimits(r *specs.LinuxResources) error {
 // validate refuses what the kernel would silently clamp or accept by accident.
 func validate(r *specs.LinuxResources) error {
 	if m := r.Memory; m != nil {
+		if limit := value(m.Limit); limit < -1 {
+			return invalid("memory.limit", "invalid memory value: %d (-1 is no limit)", limit)
+		}
 		if m.Swappiness != nil && *m.Swappiness > 100 && int64(*m.Swappiness) != -1 {
 			return invalid("memory.swappiness", "invalid memory swappiness value: %d (valid range is 0-100)", *m.Swappiness)
 		}

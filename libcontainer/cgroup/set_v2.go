@@ -51,12 +51,13 @@ func setMemoryV2(s *setter, r *specs.LinuxResources) {
 	s.text("memory.reservation", "memory.low", bytesV2(value(m.Reservation)))
 }
 
-// bytesV2 is the text for a number of bytes, "" for unset.
+// bytesV2 is the text for a number of bytes, "" for unset. -1 is no limit; the
+// kernel refuses what else is negative.
 func bytesV2(n int64) string {
-	switch {
-	case n == 0:
+	switch n {
+	case 0:
 		return ""
-	case n < 0:
+	case -1:
 		return "max"
 	}
 	return strconv.FormatInt(n, 10)

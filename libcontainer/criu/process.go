@@ -67,7 +67,7 @@ func (p *Process) Close() error {
 func (p *Process) Abort() {
 	if p.socket >= 0 {
 		p.command.Process.Kill() //nolint:errcheck // it may have ended
-		p.Close()                //nolint:errcheck // it was killed
+		p.Close()                // it was killed
 	}
 }
 
@@ -126,7 +126,7 @@ func (p *Process) explain(err error) error {
 // looked at.
 func (p *Process) Reasons() []string {
 	if p.stderr != nil {
-		p.Close() //nolint:errcheck // it has failed; its words are what counts
+		p.Close() // it has failed; its words are what counts
 		if found := reasons(p.stderr); len(found) > 0 {
 			return found
 		}

@@ -41,7 +41,7 @@ func (b *builder) mount(i int) error {
 	case isBind(m, &o):
 		return b.bind(i, destination, m, &o)
 	case m.Type == "cgroup" && b.host.CgroupMode != cgroup.V2:
-		b.cgroupV1(destination, m, &o)
+		b.cgroupV1(destination, &o)
 		return nil
 	case m.Type == "cgroup" && b.cgroupIsForeign(destination):
 		b.cgroupBound(destination, &o)
@@ -261,7 +261,7 @@ func (b *builder) cgroupBound(destination string, o *options) {
 
 // cgroupV1 shows the container its own cgroups below a tmpfs, one directory
 // per hierarchy as on the host, and links for controllers that share one.
-func (b *builder) cgroupV1(destination string, m *specs.Mount, o *options) {
+func (b *builder) cgroupV1(destination string, o *options) {
 	why := fmt.Sprintf("error mounting %q to rootfs at %q", "cgroup", destination)
 	b.target(destination, "tmpfs", nsenter.TargetDirectory, why)
 	restrict := uint64(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)

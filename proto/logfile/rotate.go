@@ -213,7 +213,7 @@ func (w *Writer) Compress() (Compression, bool) {
 		if !free || from < 0 {
 			return Compression{}, false
 		}
-		unix.Flock(from, unix.LOCK_UN) // readers may have it meanwhile
+		_ = unix.Flock(from, unix.LOCK_UN) // readers may have it meanwhile
 		to, err := unix.Open(w.spec.Path+".gz.tmp", unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o640)
 		if err != nil {
 			unix.Close(from)

@@ -165,13 +165,13 @@ func (c *Conn) perform(read bool, do func(fd int) error) error {
 func watch(ctx context.Context, setDeadline func(time.Time) error) (unwatch func()) {
 	finished := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		setDeadline(time.Unix(1, 0))
+		_ = setDeadline(time.Unix(1, 0))
 		close(finished)
 	})
 	return func() {
 		if !stop() {
 			<-finished
-			setDeadline(time.Time{})
+			_ = setDeadline(time.Time{})
 		}
 	}
 }

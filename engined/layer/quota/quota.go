@@ -55,7 +55,7 @@ func Clear(dir string) error {
 	defer unix.Close(fd)
 	attributes, err := attributesOf(fd)
 	if err != nil || attributes.project == 0 || enforced(fd) != nil {
-		return nil //nolint:nilerr // a file system without projects or quotas
+		return nil // a file system without projects or quotas
 	}
 	return limit(fd, attributes.project, 0)
 }

@@ -184,7 +184,7 @@ func (p *Pool) Usage() (Usage, error) {
 	var transaction int64
 	if _, err := fmt.Sscanf(status, "%d %d/%d %d/%d", &transaction, &u.Metadata, &u.MetadataTotal, &u.Data, &u.DataTotal); err != nil {
 		u.Failed = status // "Fail", "Error"
-		return u, nil
+		return u, nil     //nolint:nilerr // a pool out of order has a usage too
 	}
 	const metadataBlock = 4096
 	u.Metadata, u.MetadataTotal = u.Metadata*metadataBlock, u.MetadataTotal*metadataBlock

@@ -10,9 +10,9 @@ import (
 	"github.com/engined/engined/integration/leftovers"
 )
 
-// tree prints the processes below root and its children, one a line. A shim is
-// in a session of its own but its parent is the supervisor.
-func tree(out io.Writer, root int) error {
+// tree prints root and the processes below it, one a line, and after it what of
+// the instance has another parent: whatever outlived the process that started it.
+func tree(out io.Writer, root int, p places) error {
 	all, err := leftovers.Processes()
 	if err != nil {
 		return err
@@ -24,8 +24,22 @@ func tree(out io.Writer, root int) error {
 	for _, pids := range children {
 		sort.Ints(pids)
 	}
-	printTree(out, all, children, root, 1)
+	roots := []int{root}
+	for pid, proc := range all {
+		if pid != root && ofInstance(proc, p) && !ofInstance(all[proc.Parent], p) {
+			roots = append(roots, pid)
+		}
+	}
+	sort.Ints(roots[1:])
+	for _, pid := range roots {
+		printTree(out, all, children, pid, 1)
+	}
 	return nil
+}
+
+// ofInstance reports whether proc is a daemon or a shim of the instance at p.
+func ofInstance(proc leftovers.Proc, p places) bool {
+	return proc.Ours() && (strings.Contains(proc.Command, p.execRoot+"/") || strings.Contains(proc.Command, p.dir+"/"))
 }
 
 func printTree(out io.Writer, all map[int]leftovers.Proc, children map[int][]int, pid, depth int) {

@@ -38,7 +38,7 @@ func up(p places) error {
 		return err
 	}
 	fmt.Println("\nprocesses:")
-	if err := tree(os.Stdout, pid); err != nil {
+	if err := tree(os.Stdout, pid, p); err != nil {
 		return err
 	}
 	howToGoOn(p)

@@ -1,0 +1,31 @@
+// The program's entry, before Go's: a run of ocirun does one thing after the
+// other, and what processors beyond one bring are threads to start. Go takes
+// GOMAXPROCS from the vector that the kernel laid out, before any Go code runs,
+// where a variable set by setenv(3) is not. The linker sends the C library's call
+// of main here (--wrap=main in the Makefile; without it nobody calls this).
+#include <alloca.h>
+#include <string.h>
+
+static const char one[] = "GOMAXPROCS=1";
+
+__attribute__((weak)) int __real_main(int argc, char **argv, char **envp);
+
+int __wrap_main(int argc, char **argv, char **envp)
+{
+	char **e, **vector;
+	size_t before, after;
+
+	for (e = envp; *e != NULL; e++)
+		if (strncmp(*e, one, strlen("GOMAXPROCS=")) == 0)
+			return __real_main(argc, argv, envp);
+	/* Behind the environment are pairs of words up to AT_NULL: getauxval(3). */
+	for (e++; *e != NULL; e += 2)
+		;
+	before = envp - argv;
+	after = e + 2 - envp;
+	vector = alloca((before + 1 + after) * sizeof *vector);
+	memcpy(vector, argv, before * sizeof *vector);
+	vector[before] = (char *)one;
+	memcpy(vector + before + 1, envp, after * sizeof *vector);
+	return __real_main(argc, vector, vector + before);
+}
