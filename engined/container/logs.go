@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 
 	apicontainer "github.com/moby/moby/api/types/container"
 
@@ -11,7 +12,7 @@ import (
 
 // Logs writes a container's log to w. A follower ends when the container has
 // stopped and all it wrote is told.
-func (s *Service) Logs(ctx context.Context, ref string, options LogsOptions, w LogWriter) error {
+func (s *Service) Logs(ctx context.Context, ref string, options LogsOptions, w LogWriter) (err error) {
 	c, err := s.index.find(ref)
 	if err != nil {
 		return err
@@ -24,35 +25,49 @@ func (s *Service) Logs(ctx context.Context, ref string, options LogsOptions, w L
 	if spec == nil {
 		return errdefs.NotImplemented.Errorf("configured logging driver does not support reading")
 	}
-	out, err := w.Begin(r.Config.Tty)
-	if err != nil {
-		return err
-	}
-	var done chan struct{}
+	var done <-chan struct{}
 	if options.Follow {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		done = make(chan struct{})
-		ended := c.await(endOfFollowing(r))
-		defer c.forget(ended)
-		followed := make(chan struct{})
-		defer func() { cancel(); <-followed }()
-		go func() {
-			defer close(followed)
-			select {
-			case <-ended.done:
-				close(done)
-			case <-ctx.Done():
-			}
-		}()
+		var end func()
+		done, end = s.stopped(ctx, c, endOfFollowing(r))
+		defer end()
 	}
-	return logs.Copy(ctx, logs.Request{
+	log, err := logs.Open(logs.Request{
 		Driver: spec.Driver, Path: spec.Path,
 		Read:       logs.Following(options.Since, options.Until, options.Tail, done),
 		Timestamps: options.Timestamps,
 		Details:    options.Details,
 		Stdout:     options.Stdout, Stderr: options.Stderr, Framed: !r.Config.Tty,
-	}, out)
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	out, err := w.Begin(r.Config.Tty) // not before: what is written once it has begun is new to a follower
+	if err != nil {
+		return err
+	}
+	return log.Copy(ctx, out)
+}
+
+// stopped returns what is closed when a container has stopped, and what gives
+// that up.
+func (s *Service) stopped(ctx context.Context, c *container, condition apicontainer.WaitCondition) (<-chan struct{}, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := c.await(condition)
+	done, over := make(chan struct{}), make(chan struct{})
+	go func() { // ends with the container, or when it is given up, which waits for it
+		defer close(over)
+		select {
+		case <-ended.done:
+			close(done)
+		case <-ctx.Done():
+		}
+	}()
+	return done, func() {
+		cancel()
+		<-over
+		c.forget(ended)
+	}
 }
 
 // endOfFollowing: one who follows a container that was never started waits for

@@ -276,3 +276,39 @@ func TestAFollowerEndsWithItsContainer(t *testing.T) {
 }
 
 func (l *lines) Begin(bool) (io.Writer, error) { return l, nil }
+
+// What is written once the answer has begun is new to a follower, however late
+// it is looked for.
+func TestAFollowerMissesNothingThatItsAnswerIsOlderThan(t *testing.T) {
+	w := newWorld(t).run()
+	id := w.started("web")
+	got := &writtenInto{path: filepath.Join(w.dataDir(id), id+"-json.log")}
+	if err := os.WriteFile(got.path, []byte(`{"log":"old\n","stream":"stdout","time":"2026-01-02T03:04:05Z"}`+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got.begun = func() { w.tasks.exit(id, 0) }
+	if err := w.Logs(t.Context(), id, LogsOptions{Stdout: true, Follow: true, Tail: 0}, got); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\x01\x00\x00\x00\x00\x00\x00\x04new\n"; got.String() != want {
+		t.Errorf("%q, want %q", got.String(), want)
+	}
+}
+
+// writtenInto gets a line into the log as soon as the answer has begun.
+type writtenInto struct {
+	lines
+	path  string
+	begun func()
+}
+
+func (l *writtenInto) Begin(bool) (io.Writer, error) {
+	file, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	_, err = file.WriteString(`{"log":"new\n","stream":"stdout","time":"2026-01-02T03:04:06Z"}` + "\n")
+	l.begun()
+	return l, err
+}

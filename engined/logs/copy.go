@@ -34,13 +34,38 @@ const timestamp = "2006-01-02T15:04:05.000000000Z07:00"
 // be sent: many at once, none late.
 const flushSize = 32 << 10
 
-// Copy writes a log to w.
-func Copy(ctx context.Context, req Request, w io.Writer) (err error) {
+// Log is a log that is read: from where it stood when it was opened.
+type Log struct {
+	req    Request
+	reader *logfile.Reader
+}
+
+// Open finds what is wanted of a log. What is written afterwards comes to those
+// that follow it: whoever answers a client opens first.
+func Open(req Request) (*Log, error) {
 	reader, err := logfile.NewReader(req.Driver, req.Path, req.Read)
 	if err != nil {
-		return fmt.Errorf("opening the log: %w", err)
+		return nil, fmt.Errorf("opening the log: %w", err)
 	}
-	defer func() { err = errors.Join(err, reader.Close()) }()
+	return &Log{req, reader}, nil
+}
+
+// Close gives the log back.
+func (l *Log) Close() error { return l.reader.Close() }
+
+// Copy writes a log to w.
+func Copy(ctx context.Context, req Request, w io.Writer) (err error) {
+	l, err := Open(req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	return l.Copy(ctx, w)
+}
+
+// Copy writes it to w.
+func (l *Log) Copy(ctx context.Context, w io.Writer) error {
+	req, reader := l.req, l.reader
 	var collected []byte
 	for {
 		entry, err := reader.Buffered()
