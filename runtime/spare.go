@@ -16,7 +16,7 @@ import (
 
 // spareLife is how long a shim waits for a container before its memory, two
 // thirds of a megabyte, is worth more than the milliseconds of its start.
-const spareLife = 5 * time.Minute
+const spareLife = time.Minute
 
 // Reserve keeps one shim ahead while containers are being started: half of what
 // the start of a container takes beside its runtime is the start of its shim. The

@@ -81,6 +81,13 @@ func (p Proc) Ours() bool {
 	return false
 }
 
+// spare reports whether p is a shim that waits for a container and belongs to a
+// supervisor that runs: one without has been left over.
+func (p Proc) spare(all map[int]Proc) bool {
+	words := strings.Fields(p.Command)
+	return filepath.Base(p.Exe) == "shim" && len(words) > 1 && words[1] == "--spare" && filepath.Base(all[p.Parent].Exe) == "supervisor"
+}
+
 func processes() ([]Item, error) {
 	all, err := Processes()
 	if err != nil {
@@ -94,6 +101,9 @@ func processes() ([]Item, error) {
 			if trace = mountTrace(p.Pid, host); trace == "" {
 				continue
 			}
+		}
+		if p.spare(all) {
+			continue
 		}
 		detail := fmt.Sprintf("%s (cwd %s)", p.Command, p.Cwd)
 		if trace != "" {
