@@ -22,8 +22,8 @@ const module = "github.com/engined/engined/"
 // A trailing /... stands for a folder and what is below. A package that is not here fails.
 var rooms = map[string][]string{
 	"cmd/engined":    {"engined", "engined/client"},
-	"cmd/supervisor": {"supervisor", "runtime"}, // runtime: how shims are found is configured
-	"cmd/shim":       {"shim", "proto/logfile"}, // compressing a rotated log is a process of its own
+	"cmd/supervisor": {"supervisor", "runtime"},               // runtime: how shims are found is configured
+	"cmd/shim":       {"shim", "proto/shim", "proto/logfile"}, // compressing a rotated log is a process of its own
 	"cmd/ocirun":     {"libcontainer/...", "nsenter", "proto/errdefs"},
 
 	"failpoint":           {}, // everybody may import it
@@ -49,7 +49,7 @@ var rooms = map[string][]string{
 	"engined/events":  {"proto/errdefs"},
 	"engined/store":   {"proto/errdefs"},
 
-	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup"}, // stats are the cgroup's
+	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup", "libcontainer/plainjson"}, // stats are the cgroup's, a bundle's process its config.json's
 	"runtime":    {"proto/shim", "proto/errdefs", "libcontainer/cgroup"},
 	"shim":       {"proto/shim", "proto/logfile", "proto/errdefs"},
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/libcontainer/resctrl"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -78,7 +79,7 @@ func Open(root, id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(data, &c.State); err != nil {
+	if err := plainjson.Unmarshal(data, &c.State); err != nil {
 		return nil, errdefs.DataLoss.Errorf("reading %s: %w", filepath.Join(c.Dir(), StateFile), err)
 	}
 	return c, nil

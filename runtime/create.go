@@ -111,33 +111,50 @@ func checkBundle(bundle string) error {
 	return nil
 }
 
-// launch binds the socket, starts the shim on it and connects.
+// launch gives the container a shim that answers. One that was started ahead may
+// have died since, and may do so unseen until it has answered: then another is
+// started.
 func (c *Container) launch(ctx context.Context) error {
+	ahead, err := c.launchFrom(ctx, c.host.Reserve)
+	if !ahead || errdefs.KindOf(err) != errdefs.Unavailable || errdefs.CodeOf(err) == errdefs.ShimStuck {
+		return err
+	}
+	c.host.Logger.Warn("a shim that was started ahead has died", "container", c.record.ID, "error", err)
+	if err := errors.Join(c.awaitShim(ctx), os.Remove(c.Socket())); err != nil {
+		return err
+	}
+	_, err = c.launchFrom(ctx, nil)
+	return err
+}
+
+// launchFrom binds the socket, takes or starts the shim that listens on it, and
+// connects. It reports whether the shim was started ahead.
+func (c *Container) launchFrom(ctx context.Context, reserve *Reserve) (ahead bool, err error) {
 	listener, err := listen(c.dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	// Ours is closed before Hello is waited for: only the shim's then keeps the
 	// socket alive, so its death ends the connection.
 	defer listener.Close()
 	failpoint.At("runtime-socket-bound")
-	process, err := c.spawnShim(listener)
+	process, ahead, err := c.spawnShim(listener, reserve)
 	if err != nil {
-		return err
+		return false, err
 	}
 	failpoint.At("runtime-shim-started")
 	c.mu.Lock()
 	c.shim = process
 	c.mu.Unlock()
 	if err := c.connect(ctx); err != nil {
-		return err
+		return ahead, err
 	}
 	listener.Close()
 	if err := c.hello(ctx); err != nil {
-		return c.withShimLog(err)
+		return ahead, c.withShimLog(err)
 	}
 	failpoint.At("runtime-shim-greeted")
-	return nil
+	return ahead, nil
 }
 
 // connect opens the connection to the shim. The kernel answers, not the shim.

@@ -30,6 +30,7 @@ type Host struct {
 	Shim     string       // absolute path of the shim's binary
 	Runtime  string       // name or path of the runtime that is used by default
 	Limits   Limits       // how long to wait for what
+	Reserve  *Reserve     // of shims started ahead; nil: none
 	Logger   *slog.Logger // for what has no caller
 }
 

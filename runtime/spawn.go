@@ -139,24 +139,33 @@ func findProcess(pid int, start uint64, child bool) (*shimProcess, error) {
 	return newShimProcess(pid, pidfd, child)
 }
 
-// spawnShim starts the container's shim on its listening socket. Its death is
-// known from its birth.
-func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
+// spawnShim puts the container's shim on its listening socket: one from the
+// reserve, or a new one.
+func (c *Container) spawnShim(listener *os.File, reserve *Reserve) (process *shimProcess, ahead bool, err error) {
 	log, err := os.OpenFile(filepath.Join(c.dir, shim.LogFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer log.Close()
+	if process := reserve.adopt(c, listener, log); process != nil {
+		return process, true, nil
+	}
+	process, err = c.host.spawn([]string{c.record.ID, c.record.Bundle, c.record.Runtime}, c.dir, listener, log)
+	return process, false, err
+}
+
+// spawn starts a shim on a socket. Its death is known from its birth.
+func (h *Host) spawn(args []string, dir string, socket, log *os.File) (*shimProcess, error) {
 	pidfd := -1
 	// GOMAXPROCS is for the shim's own Go runtime, which reads it before any code
 	// of ours; the shim takes it out of what it passes on.
 	cmd := &exec.Cmd{
-		Path:        c.host.Shim,
-		Args:        []string{c.host.Shim, c.record.ID, c.record.Bundle, c.record.Runtime},
-		Dir:         c.dir,
+		Path:        h.Shim,
+		Args:        append([]string{h.Shim}, args...),
+		Dir:         dir,
 		Env:         append(environment(), "GOMAXPROCS=1"),
 		Stderr:      log,
-		ExtraFiles:  []*os.File{listener}, // becomes shim.SocketFD
+		ExtraFiles:  []*os.File{socket}, // becomes shim.SocketFD
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}
 	if err := cmd.Start(); err != nil {
@@ -164,7 +173,7 @@ func (c *Container) spawnShim(listener *os.File) (*shimProcess, error) {
 	}
 	pid := cmd.Process.Pid
 	if err := cmd.Process.Release(); err != nil { // wait4 is bury's
-		c.host.Logger.Warn("releasing the shim's handle", "pid", pid, "error", err)
+		h.Logger.Warn("releasing the shim's handle", "pid", pid, "error", err)
 	}
 	if pidfd < 0 {
 		return nil, fmt.Errorf("the kernel gives no pidfd (Linux 5.4 has it)")

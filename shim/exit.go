@@ -63,6 +63,7 @@ func (p *process) closeIO() {
 	closeAll(p.console)
 	p.console = -1
 	for _, k := range append([]*sink(nil), p.sinks...) {
+		k.park() // before k.p is gone, whose log says where
 		k.p = nil
 		k.finish()
 	}

@@ -47,8 +47,23 @@ type Shim struct {
 
 // Run serves the container until its Delete.
 func Run(config Config) error {
-	s, err := open(config)
+	s, err := open()
 	if err != nil {
+		return err
+	}
+	return s.serve(config)
+}
+
+// serve is Run from where it depends on the container.
+func (s *Shim) serve(config Config) (err error) {
+	s.Config = config
+	if s.dir, err = os.Getwd(); err != nil {
+		return err
+	}
+	if err := s.readContainer(); err != nil {
+		return err
+	}
+	if err := s.writeSelf(); err != nil {
 		return err
 	}
 	if err := s.listen(); err != nil {
@@ -58,20 +73,17 @@ func Run(config Config) error {
 	return s.run(s.idle)
 }
 
-func open(config Config) (*Shim, error) {
+// open makes what every shim has.
+func open() (*Shim, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("becoming a subreaper: %w", err)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return nil, err
 	}
 	l, err := newLoop()
 	if err != nil {
 		return nil, err
 	}
 	s := &Shim{
-		Config: config, loop: l, dir: dir,
+		loop:  l,
 		peers: map[*peer]struct{}{}, children: map[int]*child{},
 		processes: map[string]*process{}, sinks: map[*sink]struct{}{},
 		spillLimit: spillLimit,
@@ -79,13 +91,7 @@ func open(config Config) (*Shim, error) {
 	if s.memory, err = mapMemory(); err != nil {
 		return nil, err
 	}
-	if err := s.watchSignals(); err != nil {
-		return nil, err
-	}
-	if err := s.readContainer(); err != nil {
-		return nil, err
-	}
-	return s, s.writeSelf()
+	return s, s.watchSignals()
 }
 
 func (s *Shim) readContainer() error {

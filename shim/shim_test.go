@@ -305,7 +305,14 @@ func TestCreateOnlyWaitsForResume(t *testing.T) {
 
 func TestFollowerOfABurstGetsEveryLineAcrossRotation(t *testing.T) {
 	const lines = 300_000
-	b := newBox(t, []string{"/bin/seq", fmt.Sprint(lines)}, nil)
+	// Who comes when the first files are gone already gets what is there: the
+	// burst waits until the follower has the first line.
+	b := newBox(t, []string{"/bin/sh", "-c", fmt.Sprintf("echo 1; read go; exec seq 2 %d", lines)}, nil)
+	in := filepath.Join(b.dir, "in")
+	must(t, unix.Mkfifo(in, 0o600))
+	burst, err := os.OpenFile(in, os.O_RDWR, 0)
+	must(t, err)
+	defer burst.Close()
 	done := make(chan struct{})
 	r, err := logfile.NewReader(logfile.JSONFile, b.logPath(), logfile.ReadOptions{Tail: -1, Follow: true, Done: done})
 	must(t, err)
@@ -313,7 +320,7 @@ func TestFollowerOfABurstGetsEveryLineAcrossRotation(t *testing.T) {
 	log := b.jsonLog()
 	log.MaxSize, log.MaxFile, log.Compress = 1<<20, 3, true
 	begin := time.Now()
-	b.start(proto.Request{Log: log})
+	b.start(proto.Request{Stdin: in, Log: log})
 	go func() {
 		defer close(done)
 		b.exit(proto.Init)
@@ -326,6 +333,10 @@ func TestFollowerOfABurstGetsEveryLineAcrossRotation(t *testing.T) {
 		}
 		if string(e.Line) != fmt.Sprintf("%d\n", i) {
 			t.Fatalf("line %d is %q", i, e.Line)
+		}
+		if i == 1 {
+			_, err := burst.WriteString("go\n")
+			must(t, err)
 		}
 	}
 	if _, err := r.Next(b.ctx); !errors.Is(err, io.EOF) {

@@ -21,6 +21,8 @@ const (
 	// at least stallBytes.
 	stallTime  = 10 * time.Second
 	stallBytes = 64 << 10
+	// parkedClients is how many may take their time after the process's end.
+	parkedClients = 64
 )
 
 // sink is somebody who gets output: an attached client or a fifo.
@@ -37,13 +39,14 @@ type sink struct {
 	stdin  bool        // its input goes to the process, and has not ended
 
 	queue   []byte // unsent, oldest first
-	spill   *spill // what comes after the queue, nil: nothing
+	spill   *spill // instead of the queue, nil: none
 	nospill bool   // no file could be made
 	awaited bool   // the process was not let go without it
 	idle    bool   // beyond the limit the process does not wait for it, as it does not read
 	lost    int64  // bytes left out; all are until it has caught up
 	full    bool   // the process waits for it
 	closing bool   // close it when all is sent
+	parked  bool   // and that has time
 	taken   int64
 	mark    int64 // taken when the stall timer was set
 	stall   *timer
@@ -102,13 +105,8 @@ func (k *sink) spillDir() string {
 // keep keeps what is left of size bytes of output: in memory, beyond memoryLimit
 // in a file.
 func (k *sink) keep(size int, parts ...[]byte) {
-	inMemory := k.spill == nil && len(k.queue)+size <= memoryLimit
-	if !inMemory && k.spill == nil && k.spills() {
-		var err error
-		if k.spill, err = openSpill(k.spillDir()); err != nil {
-			logf("%v", err)
-			k.nospill = true
-		}
+	if k.spill == nil && len(k.queue)+size > memoryLimit {
+		k.toFile()
 	}
 	switch {
 	case k.spill == nil:
@@ -122,6 +120,42 @@ func (k *sink) keep(size int, parts ...[]byte) {
 			logf("keeping output for a slow client: %v", err)
 			k.lost += int64(size)
 		}
+	}
+}
+
+// toFile moves what k is behind to a file, where it may and can. It reports
+// whether that is there.
+func (k *sink) toFile() bool {
+	if k.spill != nil || !k.spills() {
+		return k.spill != nil
+	}
+	file, err := openSpill(k.spillDir())
+	if err == nil {
+		if err = file.write([][]byte{k.queue}); err != nil {
+			file.close()
+		}
+	}
+	if err != nil {
+		logf("keeping output for a slow client: %v", err)
+		k.nospill = true
+		return false
+	}
+	k.queue, k.spill = nil, file
+	return true
+}
+
+// park is for the end of the process: what k is behind is kept in a file until k
+// takes it or goes, for as many and as much as parkedClients and the limit of one
+// client's file say. Of others it is kept for stallTime.
+func (k *sink) park() {
+	clients, bytes := 0, k.behind()
+	for other := range k.s.sinks {
+		if other.parked {
+			clients, bytes = clients+1, bytes+other.behind()
+		}
+	}
+	if k.fd >= 0 && k.behind() > 0 && clients < parkedClients && bytes <= k.s.spillLimit {
+		k.parked = k.toFile()
 	}
 }
 
@@ -241,6 +275,9 @@ func (k *sink) update() {
 
 // isFull says whether the process has to wait: once it does, until half is sent.
 func (k *sink) isFull() bool {
+	if k.closing {
+		return false // there is no process that could
+	}
 	limit := int64(queueLimit)
 	if k.spills() {
 		if !k.awaited || k.idle {
@@ -253,7 +290,7 @@ func (k *sink) isFull() bool {
 
 // watchStall runs the stall timer while somebody waits for k.
 func (k *sink) watchStall() {
-	waited := k.closing || k.full && !k.fifo
+	waited := k.closing && !k.parked || k.full && !k.fifo
 	switch {
 	case !waited && k.stall != nil:
 		k.s.stop(k.stall)

@@ -3,11 +3,14 @@ package shim_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/proto/logfile"
 	proto "github.com/engined/engined/proto/shim"
@@ -56,7 +59,6 @@ func TestClientsThatDoNotReadCostALoggedProcessNothing(t *testing.T) {
 	if peak > 40<<10 {
 		t.Errorf("%d KiB were resident, with %d clients each %d bytes behind", peak, idle, size)
 	}
-	// All at once: of a process that has ended, output is kept for stallTime.
 	results := make(chan string, idle)
 	for _, client := range clients {
 		go func() {
@@ -69,6 +71,46 @@ func TestClientsThatDoNotReadCostALoggedProcessNothing(t *testing.T) {
 			t.Errorf("an idle client got %s", got)
 		}
 	}
+}
+
+// A client of a logged process may take its time after the end: longer than one
+// without a log is waited for, which is seen cut off meanwhile.
+func TestOutputOfAnEndedProcessWaitsForItsClient(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	const size = 40 * 64 << 10
+	b := newBox(t, sh("dd if=/dev/zero bs=64k count=40 2>/dev/null; exec sleep 1000"), nil)
+	b.start(proto.Request{})
+	write := func(name string, count int, log *proto.Log) *net.UnixConn {
+		_, err := b.exec(name, proto.Request{AwaitAttach: 1, Log: log}, sh(fmt.Sprintf("dd if=/dev/zero bs=64k count=%d 2>/dev/null", count))...)
+		must(t, err)
+		client := b.attach(proto.AttachRequest{Process: name, Stdout: true})
+		if exit := b.exit(name); exit.Status != 0 {
+			t.Errorf("exit %+v", exit)
+		}
+		return client
+	}
+	logged := write("logged", 40, b.jsonLog())
+	awaitHangup(t, write("unlogged", 12, nil)) // less than the process would have to wait for
+	if n, err := io.Copy(io.Discard, &unframe{from: logged}); n != size || err != nil {
+		t.Errorf("%d bytes, %v, expected %d", n, err, size)
+	}
+}
+
+// awaitHangup waits for the other side's end without reading.
+func awaitHangup(t *testing.T, conn *net.UnixConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) {
+		polled := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := 0, error(unix.EINTR)
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Poll(polled, 180_000)
+		}
+		if n != 1 || err != nil {
+			t.Errorf("no hang-up: %v", err)
+		}
+	}))
 }
 
 func TestManyAttachesLeaveNothing(t *testing.T) {

@@ -16,7 +16,12 @@ import (
 //
 // Without a log there is no place for what is not taken but a queue in memory
 // (queueLimit). While it is full the process waits, and a client that does not
-// read is cut off after stallTime. A fifo is a pipe: its reader asked for one, so
+// read is cut off after stallTime.
+//
+// After the process's end what is left for a client goes to its file, and stays
+// until it is taken, the client closes, or the container is deleted. Without a log,
+// or where others fill that room already, a client that takes too little in
+// stallTime is cut off. A fifo is a pipe: its reader asked for one, so
 // the process waits for it, for ever if need be, and nothing is cut off before
 // the process has ended.
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/engined/engined/proto/errdefs"
@@ -155,38 +156,94 @@ func TestContainerGoesOnFromACheckpoint(t *testing.T) {
 	if said, err := exec.Command("criu", "check").CombinedOutput(); err != nil {
 		t.Skipf("criu check: %v: %s", err, said)
 	}
+	own, err := filepath.Abs("../bin/ocirun")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if given != "" {
+		own = filepath.Join(given, "ocirun")
+	}
 	s := newStack(t)
-	bundle := s.bundle("n=0; while :; do n=$((n+1)); echo $n >/tmp/n; sleep 0.05; done", func(spec *specs.Spec) {
+	for _, name := range []string{"runc", own} {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			runtime, err := exec.LookPath(name)
+			if err != nil {
+				t.Skipf("not here: %v", err)
+			}
+			s.goOn(t, runtime)
+		})
+	}
+}
+
+// goOn saves a container that counts, once while it goes on and once at its end,
+// and has it go on from both, under a supervisor that is killed meanwhile.
+func (s *stack) goOn(t *testing.T, runtime string) {
+	ctx := t.Context()
+	bundle := s.bundle("n=0; while :; do n=$((n+1)); echo $n; echo $n >/tmp/n; sleep 0.05; done", func(spec *specs.Spec) {
 		spec.Root.Readonly = false
 	})
-	create := func(id, checkpoint string) error {
-		_, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: id, BundlePath: bundle, Checkpoint: checkpoint})
-		return err
+	counter, log := filepath.Join(bundle, "rootfs/tmp/n"), filepath.Join(bundle, "log")
+	create := func(checkpoint string) {
+		t.Helper()
+		request := &api.CreateContainerRequest{Id: "saved", BundlePath: bundle, Runtime: runtime, Checkpoint: checkpoint,
+			Log: &api.LogSpec{Driver: "json-file", Path: log}}
+		if _, err := s.client.CreateContainer(ctx, request); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := create("saved", ""); err != nil {
-		t.Fatal(err)
+	save := func(one *api.Checkpoint) {
+		t.Helper()
+		if _, err := s.client.CreateCheckpoint(ctx, &api.CreateCheckpointRequest{Id: "saved", Checkpoint: one}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	counter := filepath.Join(bundle, "rootfs/tmp/n")
+	create("")
 	s.settles(t, func() error { return countsBeyond(counter, 5) })
-	if _, err := s.client.CreateCheckpoint(t.Context(), &api.CreateCheckpointRequest{Id: "saved", Checkpoint: &api.Checkpoint{Name: "one", Exit: true}}); err != nil {
-		t.Fatal(err)
-	}
+	save(&api.Checkpoint{Name: "living"})
+	saved := counted(t, counter)
+	s.settles(t, func() error { return countsBeyond(counter, saved) })
+	save(&api.Checkpoint{Name: "last", Exit: true})
 	s.wait("saved", "")
 	s.delete("saved", false)
-	before := read(t, counter)
-	if err := create("saved", "one"); err != nil {
-		t.Fatal(err)
+	for _, checkpoint := range []string{"last", "living"} {
+		reached := counted(t, counter)
+		if checkpoint == "living" { // it goes back to there
+			reached = saved
+			if err := os.Remove(counter); err != nil {
+				t.Fatal(err)
+			}
+		}
+		create(checkpoint)
+		s.settles(t, func() error { return countsBeyond(counter, reached) })
+		if _, err := s.client.AddProcess(ctx, &api.AddProcessRequest{Id: "saved", Pid: "p", Args: []string{"sh", "-c", "exit 3"}}); err != nil {
+			t.Error(err)
+		} else if exit := s.wait("saved", "p"); exit.Status != 3 {
+			t.Errorf("from %s: exit of an added process %v", checkpoint, exit)
+		}
+		s.end(unix.SIGKILL)
+		s.start()
+		reached = counted(t, counter)
+		s.settles(t, func() error { return countsBeyond(counter, reached) })
+		if _, err := s.client.Signal(ctx, &api.SignalRequest{Id: "saved", Signal: 9}); err != nil {
+			t.Error(err)
+		}
+		if exit := s.wait("saved", ""); exit.Status != 137 {
+			t.Errorf("from %s: exit %v", checkpoint, exit)
+		}
+		s.delete("saved", false)
+		if line := fmt.Sprintf(`{"log":"%d\n"`, reached); !strings.Contains(read(t, log), line) {
+			t.Errorf("from %s: the log has no line %d", checkpoint, reached)
+		}
 	}
-	var reached int
-	fmt.Sscan(before, &reached)
-	s.settles(t, func() error { return countsBeyond(counter, reached) })
-	if _, err := s.client.Signal(t.Context(), &api.SignalRequest{Id: "saved", Signal: 9}); err != nil {
-		t.Error(err)
+}
+
+// counted returns how far a container has counted.
+func counted(t *testing.T, counter string) (n int) {
+	t.Helper()
+	for n == 0 { // it may be between its truncation and its content
+		fmt.Sscan(read(t, counter), &n)
 	}
-	if exit := s.wait("saved", ""); exit.Status != 137 {
-		t.Errorf("exit of the restored container: %v", exit)
-	}
-	s.delete("saved", false)
+	return n
 }
 
 func countsBeyond(path string, least int) error {

@@ -2,12 +2,7 @@ package supervisor
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"os"
 	"path/filepath"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
@@ -28,6 +23,7 @@ func (s *Supervisor) CreateContainer(ctx context.Context, request *api.CreateCon
 		if err != nil {
 			return nil, err
 		}
+		s.host.Reserve.Refill()
 		return &api.CreateContainerResponse{Container: message}, nil
 	})
 }
@@ -112,23 +108,4 @@ func recipeOf(request *api.CreateContainerRequest) (runtime.Recipe, error) {
 		Checkpoint: request.Checkpoint, CheckpointDir: request.CheckpointDir,
 	}
 	return recipe, nil
-}
-
-// bundleProcess reads the process of a bundle's config.json.
-func bundleProcess(bundle string) (*specs.Process, error) {
-	path := filepath.Join(bundle, "config.json")
-	data, err := os.ReadFile(path)
-	var config struct {
-		Process *specs.Process `json:"process"`
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &config)
-	}
-	if err != nil {
-		return nil, errdefs.InvalidArgument.Coded(errdefs.BundleInvalid, bundle, "bundle %s: %w", bundle, fmt.Errorf("reading %s: %w", path, err))
-	}
-	if config.Process == nil {
-		return nil, errdefs.InvalidArgument.Coded(errdefs.SpecInvalid, "process", "bundle %s: config.json has no process", bundle)
-	}
-	return config.Process, nil
 }

@@ -32,9 +32,14 @@ type fakeShim struct {
 
 const fakeShimVariable = "SUPERVISOR_TEST_FAKE_SHIM"
 
-// runFakeShim is main for `shim ID BUNDLE RUNTIME`.
+// runFakeShim is main for `shim ID BUNDLE RUNTIME`, and for one that is started
+// ahead.
 func runFakeShim() {
-	f := &fakeShim{bundle: os.Args[2], running: map[string]*exec.Cmd{}}
+	bundle := os.Args[2]
+	if os.Args[1] == shim.SpareCommand {
+		bundle = awaitAdoption()
+	}
+	f := &fakeShim{bundle: bundle, running: map[string]*exec.Cmd{}}
 	start, _ := shim.StartTime(os.Getpid())
 	self := shim.Self{Pid: os.Getpid(), Start: start, Version: shim.Version}
 	if err := shim.WriteFile(shim.SelfFile, self); err != nil {
@@ -47,6 +52,21 @@ func runFakeShim() {
 		}
 		go f.serve(shim.NewConn(fd), self)
 	}
+}
+
+// awaitAdoption waits for a container and returns its bundle.
+func awaitAdoption() string {
+	message := make([]byte, shim.HeaderSize+shim.MaxBody)
+	n, fds, err := shim.ReceiveMessage(shim.SocketFD, message)
+	if err == nil && n == 0 {
+		os.Exit(0) // the supervisor has ended
+	}
+	packet, parseErr := shim.ParsePacket(message[:n])
+	var adoption shim.Adoption
+	if err := errors.Join(err, parseErr, packet.Decode(&adoption), os.Chdir(adoption.Dir), unix.Dup3(fds[0], shim.SocketFD, 0)); err != nil {
+		panic(err)
+	}
+	return adoption.Bundle
 }
 
 func (f *fakeShim) serve(conn *shim.Conn, self shim.Self) {

@@ -234,7 +234,11 @@ func gone(t *testing.T, pid int) {
 	}
 	defer unix.Close(fd)
 	polled := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if n, err := unix.Poll(polled, int(patience.Milliseconds())); n != 1 || err != nil {
+	n, err := 0, error(unix.EINTR) // by the Go runtime's own signals
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Poll(polled, int(patience.Milliseconds()))
+	}
+	if n != 1 || err != nil {
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		t.Errorf("process %d lives on: %s", pid, status)
 	}

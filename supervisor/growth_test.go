@@ -1,11 +1,15 @@
 package supervisor_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +19,7 @@ import (
 // growth is what TestNothingGrows works with and looks at.
 type growth struct {
 	*stack
-	bundle           string
+	bundles          []string // one for each caller
 	metrics          string
 	supervisor, shim int // pids
 	execs, cycles    int // so far
@@ -29,6 +33,9 @@ type figures struct {
 	shimFiles        int
 }
 
+// callers is how many clients call at the same time.
+const callers = 4
+
 // TestNothingGrows: thousands of processes and containers leave descriptors,
 // goroutines and memory as they were.
 func TestNothingGrows(t *testing.T) {
@@ -36,72 +43,111 @@ func TestNothingGrows(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "metrics.sock")
 	s := newStack(t, "--metrics-address", "unix://"+socket, "--debug=false") // samples of allocations grow
 	c := s.run("growing", "exec sleep 100000")
-	g := &growth{stack: s, bundle: s.bundle("exit 0"), metrics: socket, supervisor: s.process.Process.Pid, shim: int(c.ShimPid)}
-	execs, cycles := size(t, 150, 100_000), size(t, 15, 10_000)
-	g.work(t, max(execs/20, 150), max(cycles/20, 15)) // what grows once: pools, buffers, the heap's first size
-	before := g.rested(t)
-	t.Logf("after %d execs, %d containers: %+v", g.execs, g.cycles, before)
-	full := os.Getenv("SUPERVISOR_TEST_FULL") != ""
-	var readings []figures
-	for tenth := range 10 {
-		g.work(t, execs/10, cycles/10)
-		if full || tenth == 9 {
-			readings = append(readings, g.rested(t))
-			t.Logf("after %d execs, %d containers: %+v", g.execs, g.cycles, readings[len(readings)-1])
-		}
+	g := &growth{stack: s, metrics: socket, supervisor: s.process.Process.Pid, shim: int(c.ShimPid)}
+	for range callers {
+		g.bundles = append(g.bundles, s.bundle("exit 0"))
 	}
-	after := readings[len(readings)-1]
+	full := os.Getenv("SUPERVISOR_TEST_FULL") != ""
+	execs, cycles, parts := size(t, 150, 100_000), size(t, 15, 10_000), 1
+	first, firstCycles := execs, cycles // what grows once: pools, buffers, the heap's first size
+	if full {
+		parts = 20
+		first, firstCycles = max(execs/20, 1000), max(cycles/20, 100)
+	}
+	g.work(t, first, firstCycles)
+	readings := []figures{g.rested(t)}
+	for range parts {
+		g.work(t, execs/parts, cycles/parts)
+		readings = append(readings, g.rested(t))
+	}
+	before, after := readings[0], readings[parts]
 	if after.supervisorFiles > before.supervisorFiles || after.shimFiles > before.shimFiles || after.goroutines > before.goroutines {
 		t.Errorf("descriptors or goroutines grew: %+v, then %+v", before, after)
 	}
 	// A few hundred executions are still the heap's beginning.
 	allowed := func(before int) int { return before + 1024 }
 	if full {
-		// Which spans of the heap are in use differs by some percent from one moment
-		// to the next, either way: means tell what grows.
-		before, after = mean(readings[:4]), mean(readings[6:])
+		// Which spans of the heap hold the few objects that live on differs by some
+		// percent from one moment to the next, either way: medians tell what grows.
+		before, after = median(readings[:7]), median(readings[parts-6:])
 		allowed = func(before int) int { return before + before/50 }
-		t.Logf("at rest, mean of the first four tenths %d KiB supervisor, %d KiB shim; of the last four %d, %d",
-			before.supervisor, before.shim, after.supervisor, after.shim)
+		t.Logf("after %d execs and %d containers, at rest, median of the first seven readings %d KiB supervisor, %d KiB shim; of the last seven %d, %d",
+			g.execs, g.cycles, before.supervisor, before.shim, after.supervisor, after.shim)
 	}
 	if after.supervisor > allowed(before.supervisor) || after.shim > allowed(before.shim) {
 		t.Errorf("memory grew: %+v, then %+v", before, after)
 	}
 }
 
-// mean returns the mean memory of some readings.
-func mean(readings []figures) (m figures) {
-	for _, r := range readings {
-		m.supervisor += r.supervisor
-		m.shim += r.shim
+// median returns the median memory of some readings.
+func median(readings []figures) (m figures) {
+	of := func(value func(figures) int) int {
+		var values []int
+		for _, r := range readings {
+			values = append(values, value(r))
+		}
+		slices.Sort(values)
+		return values[len(values)/2]
 	}
-	m.supervisor, m.shim = m.supervisor/len(readings), m.shim/len(readings)
+	m.supervisor = of(func(r figures) int { return r.supervisor })
+	m.shim = of(func(r figures) int { return r.shim })
 	return m
 }
 
-// work adds processes to one container and lives whole lives of others.
+// work has all callers add processes to one container, then live whole lives of
+// others.
 func (g *growth) work(t *testing.T, execs, cycles int) {
 	t.Helper()
-	for range execs {
-		g.execs++
-		pid := fmt.Sprintf("p%d", g.execs)
-		if _, err := g.client.AddProcess(t.Context(), &api.AddProcessRequest{Id: "growing", Pid: pid, Args: []string{"true"}, Env: []string{"PATH=/bin"}}); err != nil {
-			t.Fatal(err)
-		}
-		g.wait("growing", pid)
-		if _, err := g.client.DeleteContainer(t.Context(), &api.DeleteContainerRequest{Id: "growing", Pid: pid}); err != nil {
-			t.Fatal(err)
-		}
+	g.share(execs, func(_, n int) error { return g.exec(t.Context(), fmt.Sprintf("p%d", g.execs+n)) })
+	g.execs += execs
+	g.share(cycles, func(caller, n int) error {
+		return g.live(t.Context(), fmt.Sprintf("g%d", g.cycles+n), g.bundles[caller])
+	})
+	g.cycles += cycles
+	if t.Failed() {
+		t.FailNow()
 	}
-	for range cycles {
-		g.cycles++
-		id := fmt.Sprintf("g%d", g.cycles)
-		if _, err := g.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: id, BundlePath: g.bundle}); err != nil {
-			t.Fatal(err)
-		}
-		g.wait(id, "")
-		g.delete(id, false)
+}
+
+// share has the callers make many calls between them.
+func (g *growth) share(many int, call func(caller, n int) error) {
+	var all sync.WaitGroup
+	var next atomic.Int64
+	for caller := range callers {
+		all.Go(func() {
+			for n := int(next.Add(1)); n <= many && !g.t.Failed(); n = int(next.Add(1)) {
+				if err := call(caller, n); err != nil {
+					g.t.Errorf("call %d: %v", n, err)
+				}
+			}
+		})
 	}
+	all.Wait()
+}
+
+// exec adds a process, waits for its end and forgets it.
+func (g *growth) exec(ctx context.Context, pid string) error {
+	const id = "growing"
+	_, err := g.client.AddProcess(ctx, &api.AddProcessRequest{Id: id, Pid: pid, Args: []string{"true"}, Env: []string{"PATH=/bin"}})
+	if err == nil {
+		_, err = g.client.Wait(ctx, &api.WaitRequest{Id: id, Pid: pid})
+	}
+	if err == nil {
+		_, err = g.client.DeleteContainer(ctx, &api.DeleteContainerRequest{Id: id, Pid: pid})
+	}
+	return err
+}
+
+// live creates a container, waits for its end and deletes it.
+func (g *growth) live(ctx context.Context, id, bundle string) error {
+	_, err := g.client.CreateContainer(ctx, &api.CreateContainerRequest{Id: id, BundlePath: bundle})
+	if err == nil {
+		_, err = g.client.Wait(ctx, &api.WaitRequest{Id: id})
+	}
+	if err == nil {
+		_, err = g.client.DeleteContainer(ctx, &api.DeleteContainerRequest{Id: id})
+	}
+	return err
 }
 
 // rested returns the figures once both processes have given back what they do
@@ -127,10 +173,12 @@ func (g *growth) rested(t *testing.T) figures {
 		t.Fatal(err)
 	}
 	metrics := metricsOf(t, g.metrics)
-	return figures{
+	reading := figures{
 		supervisor: last[0], shim: last[1],
 		supervisorFiles: metrics["process_open_fds"], goroutines: metrics["go_goroutines"], shimFiles: len(shimFiles),
 	}
+	t.Logf("after %d execs, %d containers: %+v", g.execs, g.cycles, reading)
+	return reading
 }
 
 // privateKiB returns the memory that is no file's.

@@ -140,6 +140,11 @@ func (s *Supervisor) writeContainers(e exposition) error {
 		fmt.Fprintf(e, "engined_supervisor_containers{status=%q} %d\n", name, byStatus[name])
 	}
 	e.gauge("engined_supervisor_shims", "Containers that have a shim.", shims)
+	spare := 0
+	if s.host.Reserve.Kept() {
+		spare = 1
+	}
+	e.gauge("engined_supervisor_spare_shims", "Shims that wait for a container.", spare)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	runtimemetrics "runtime/metrics"
 	"strings"
 	"time"
 
@@ -48,21 +49,38 @@ func (s *Supervisor) rest() {
 // pageSize is theirs.
 const cachedPages, pageSize = 64, 8 << 10
 
+// enough is how much free memory may stay resident, and giveBackTries how often
+// it is tried to come to that.
+const enough, giveBackTries = 4 * pageSize, 8
+
 // giveBack returns to the machine what the heap does not use. A collection takes
-// from every processor the free pages that are its own, except from the one that
-// it runs on: half a megabyte there may be resident, or not. So pages are taken
-// until that processor has had to fetch others, of those given back before; and
-// what was taken is given back again.
+// from every processor the free pages that are its own, except where something
+// runs at that moment, itself or a part of the collection: half a megabyte at
+// each may be resident, or not. So it is looked at, and tried again.
 func giveBack() {
 	runtime.GC() // what pools hold outlives one collection
 	debug.FreeOSMemory()
+	for try := 0; try < giveBackTries && resident() > enough; try++ {
+		takePages()
+		debug.FreeOSMemory()
+	}
+}
+
+// takePages takes as many pages as this processor may keep, so that it has to
+// fetch others, of those given back before; what was taken becomes garbage.
+func takePages() {
 	taken := make([][]byte, cachedPages)
 	for i := range taken {
 		taken[i] = make([]byte, pageSize)
 	}
 	runtime.KeepAlive(taken)
-	clear(taken)
-	debug.FreeOSMemory()
+}
+
+// resident returns how much of the heap's free memory is not given back.
+func resident() uint64 {
+	free := []runtimemetrics.Sample{{Name: "/memory/classes/heap/free:bytes"}}
+	runtimemetrics.Read(free)
+	return free[0].Value.Uint64()
 }
 
 // mapping is one area of this process's memory.

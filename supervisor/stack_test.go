@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/shim"
 	api "github.com/engined/engined/proto/supervisor/v1"
 	"github.com/engined/engined/runtime"
 )
@@ -97,16 +100,17 @@ func withEachShim(t *testing.T, test func(*testing.T, *stack)) {
 
 // stack is one supervisor with directories of its own.
 type stack struct {
-	t       testing.TB
-	dir     string
-	bin     string
-	fake    bool // its shims only pretend
-	runtime string
-	flags   []string
-	env     []string // of the supervisor
-	client  *api.Client
-	process *exec.Cmd
-	log     *os.File
+	t          testing.TB
+	dir        string
+	bin        string
+	fake       bool // its shims only pretend
+	runtime    string
+	flags      []string
+	env        []string // of the supervisor
+	ownSession bool
+	client     *api.Client
+	process    *exec.Cmd
+	log        *os.File
 }
 
 // newStack starts a supervisor with the real shim and a real runtime.
@@ -183,8 +187,16 @@ func (s *stack) start() {
 			s.t.Fatal(err)
 		}
 	}
-	// A connection from before a restart is mended by the first call that waits.
-	if _, err := s.client.GetServerVersion(s.t.Context(), &api.GetServerVersionRequest{}, grpc.WaitForReady(true)); err != nil {
+	// A connection from before a restart is mended by a call that waits. One that is
+	// on its way when the old one ends fails: a child that the killed supervisor had
+	// just forked holds that until its exec.
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	err = errdefs.Unavailable.Errorf("not asked yet")
+	for errdefs.KindOf(err) == errdefs.Unavailable && ctx.Err() == nil {
+		_, err = s.client.GetServerVersion(ctx, &api.GetServerVersionRequest{}, grpc.WaitForReady(true))
+	}
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -200,6 +212,7 @@ func (s *stack) launch(notify string) {
 		s.process.Env = append(s.process.Env, fakeShimVariable+"=1", "GORACE=atexit_sleep_ms=0")
 	}
 	s.process.Stderr = s.log
+	s.process.SysProcAttr = &unix.SysProcAttr{Setsid: s.ownSession}
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -250,7 +263,7 @@ func (s *stack) remove() {
 		s.end(unix.SIGTERM)
 		s.client.Close()
 	}
-	if left := append(s.leftovers(), s.cgroups()...); len(left) > 0 {
+	if left := append(s.leftovers(), s.cgroups()...); len(left) > 0 && !s.dyingSpares(left) {
 		s.t.Errorf("left over: %s", strings.Join(left, "\n"))
 	}
 	if s.t.Failed() {
@@ -260,6 +273,18 @@ func (s *stack) remove() {
 	if err := os.RemoveAll(s.dir); err != nil {
 		s.t.Error(err)
 	}
+}
+
+// dyingSpares waits for the end of what is left of a supervisor that was killed: a
+// shim that waited for a container. It reports whether that was all.
+func (s *stack) dyingSpares(left []string) bool {
+	for late := time.Now().Add(patience); len(left) > 0 && time.Now().Before(late); left = append(s.leftovers(), s.cgroups()...) {
+		if slices.ContainsFunc(left, func(item string) bool { return !strings.Contains(item, " "+shim.SpareCommand+" ") }) {
+			return false
+		}
+		time.Sleep(5 * time.Millisecond) // it is nobody's child that we could wait for
+	}
+	return len(left) == 0
 }
 
 // cgroups lists what is there of the cgroups of all bundles.
@@ -272,7 +297,8 @@ func (s *stack) cgroups() (left []string) {
 }
 
 // leftovers lists container directories, the runtime's own, and processes that
-// have one of them in their command line or environment.
+// have one of them in their command line. A shim that waits for a container belongs
+// to the supervisor, if that lives.
 func (s *stack) leftovers() (left []string) {
 	for _, pattern := range []string{"state/[a-zA-Z0-9]*", "state/.trash*", "state-runtime/*/[a-zA-Z0-9]*"} {
 		found, _ := filepath.Glob(filepath.Join(s.dir, pattern))
@@ -281,7 +307,8 @@ func (s *stack) leftovers() (left []string) {
 	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, path := range processes {
 		line, err := os.ReadFile(path)
-		if err == nil && bytes.Contains(line, []byte(s.dir)) {
+		spare := s.process != nil && bytes.Contains(line, []byte("\x00"+shim.SpareCommand+"\x00"))
+		if err == nil && bytes.Contains(line, []byte(s.dir)) && !spare {
 			left = append(left, path+": "+strings.ReplaceAll(string(line), "\x00", " "))
 		}
 	}

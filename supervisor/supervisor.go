@@ -108,6 +108,7 @@ func Open(config Config) (s *Supervisor, err error) {
 		tasks: make(chan task, 64), changes: make(chan change, 64), startTasks: make(chan startTask),
 		stirred: make(chan struct{}, 1),
 	}
+	s.host.Reserve = runtime.NewReserve()
 	s.life, s.stop = context.WithCancel(context.Background())
 	s.begin()
 	return s, nil
@@ -117,6 +118,7 @@ func Open(config Config) (s *Supervisor, err error) {
 func (s *Supervisor) begin() {
 	s.own.Go(s.loop)
 	s.own.Go(s.recorder)
+	s.own.Go(func() { s.host.Reserve.Keep(s.life, s.host) })
 	for range s.config.Workers {
 		s.own.Go(s.worker)
 	}

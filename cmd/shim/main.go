@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"github.com/engined/engined/proto/logfile"
+	proto "github.com/engined/engined/proto/shim"
 	"github.com/engined/engined/shim"
 )
 
@@ -23,6 +24,9 @@ func run(args []string) error {
 	switch {
 	case len(args) == 1 && args[0] == shim.CompressCommand:
 		return logfile.Gzip(os.Stdin, os.Stdout)
+	case len(args) == 3 && args[0] == proto.SpareCommand:
+		tune()
+		return shim.RunSpare()
 	case len(args) != 3:
 		return fmt.Errorf("usage: shim ID BUNDLE RUNTIME (started by the supervisor in the container's directory, with a listening socket at descriptor 3)")
 	}

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	goruntime "runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -55,7 +56,15 @@ var profileRate = goruntime.MemProfileRate
 
 func init() { goruntime.MemProfileRate = 0 }
 
+// collectEarly is the percentage by which the heap grows between two collections,
+// from 2 MiB instead of 4: of what a burst of work has needed less stays, since
+// the objects that live on are spread over fewer pages.
+const collectEarly = 50
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectEarly)
+	}
 	o, err := parse(os.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -117,6 +126,7 @@ func run(o options, logger *slog.Logger) error {
 		return err
 	}
 	watchSignals()
+	supervisor.TakePrecedence(logger)
 	s, err := supervisor.Open(config)
 	if err != nil {
 		return err

@@ -2,6 +2,8 @@ package container
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	apicontainer "github.com/moby/moby/api/types/container"
@@ -10,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/image"
+	"github.com/engined/engined/failpoint"
 )
 
 // CommitRequest says what to make of a container.
@@ -35,9 +38,10 @@ func (s *Service) Commit(ctx context.Context, ref string, req CommitRequest) (di
 	}
 	if req.Pause && r.Phase() == running {
 		// One that has ended meanwhile, or was paused by others, is as still.
-		if err := s.Pause(ctx, c.id); err == nil {
-			defer s.goOn(ctx, c)
+		if err := s.holdStill(ctx, c); err == nil {
+			defer s.letGoOn(ctx, c)
 		}
+		failpoint.At("commit-paused")
 	}
 	asked := image.CommitRequest{Container: c.id, Parent: r.Image, Repository: req.Repository, Tag: req.Tag, Author: req.Author,
 		Comment: req.Comment, Command: r.Config.Cmd, Changes: req.Changes, Own: imageConfig(r.Config)}
@@ -53,11 +57,64 @@ func (s *Service) Commit(ctx context.Context, ref string, req CommitRequest) (di
 	return id, nil
 }
 
-// goOn ends the pause of a commit, whether or not the client is still there.
-func (s *Service) goOn(ctx context.Context, c *container) {
-	if err := s.Unpause(context.WithoutCancel(ctx), c.id); err != nil {
+// holdStill is Pause by a commit, which is written down first: if engined dies,
+// the next start ends what nobody else would.
+func (s *Service) holdStill(ctx context.Context, c *container) error {
+	release, err := c.turn.take(ctx, pausing, c.id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := allow(pausing, c.record.Load()); err != nil {
+		return err
+	}
+	now := time.Now().UTC()
+	if err := s.noteCommit(ctx, c, &now); err != nil {
+		return err
+	}
+	failpoint.At("commit-noted")
+	if err := s.freeze(ctx, c); err != nil {
+		ctx, cancel := begun(ctx)
+		defer cancel()
+		return errors.Join(err, s.noteCommit(ctx, c, nil))
+	}
+	return nil
+}
+
+// noteCommit writes down whether a commit freezes the container. One that has
+// ended has nothing to be noted.
+func (s *Service) noteCommit(ctx context.Context, c *container, since *time.Time) error {
+	return unlessStale(s.change(ctx, c, func(r *Record) error {
+		if !r.up() {
+			return errStale
+		}
+		r.noteCommit(since)
+		return nil
+	}))
+}
+
+// letGoOn ends the pause of a commit, whether or not the client is still there.
+func (s *Service) letGoOn(ctx context.Context, c *container) {
+	if err := s.endCommit(context.WithoutCancel(ctx), c); err != nil {
 		s.Logger.Warn("unpausing after a commit", "container", c.id, "error", err)
 	}
+}
+
+// endCommit thaws a container that a commit has frozen. One that others have
+// thawed meanwhile, and perhaps paused again, is theirs.
+func (s *Service) endCommit(ctx context.Context, c *container) error {
+	release, err := c.turn.take(ctx, unpausing, c.id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	switch r := c.record.Load(); {
+	case !r.up() || r.Run.Commit == nil:
+		return nil
+	case r.Phase() == paused:
+		return s.thaw(ctx, c)
+	}
+	return s.noteCommit(ctx, c, nil)
 }
 
 // imageConfig is the part of a container's configuration that images have.

@@ -1,8 +1,10 @@
 package container
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	apicontainer "github.com/moby/moby/api/types/container"
 	apinetwork "github.com/moby/moby/api/types/network"
@@ -68,5 +70,66 @@ func TestExportAndCommitOfWhatIsNotThere(t *testing.T) {
 	}
 	if _, err := w.Commit(t.Context(), "one", CommitRequest{}); errdefs.KindOf(err) != errdefs.Conflict {
 		t.Error(err)
+	}
+}
+
+// An engined that dies during a commit leaves a container frozen that nobody
+// else would thaw. The next one finds it at any step.
+func TestACommitThatWasCutHalfWay(t *testing.T) {
+	now := time.Now().UTC()
+	for _, step := range []struct {
+		name   string
+		commit *time.Time
+		status string // of the task, when engined starts
+		frozen bool   // in the record
+		want   Phase
+	}{
+		{"noted", &now, "running", false, running},
+		{"frozen", &now, "paused", false, running},
+		{"recorded", &now, "paused", true, running},
+		{"thawed", &now, "running", true, running},
+		{"paused by others", nil, "paused", true, paused},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			w := newWorld(t).run()
+			id := w.started("one")
+			w.end()
+			c, err := w.index.find(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := w.change(t.Context(), c, func(r *Record) error {
+				r.noteCommit(step.commit)
+				if step.frozen {
+					r.Run.Frozen = &now
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			w.tasks.setStatus(id, step.status)
+			w.reopen()
+			state, err := w.Tasks.State(t.Context(), id)
+			if want := map[Phase]string{running: "running", paused: "paused"}[step.want]; err != nil || state.Status != want || w.phase(id) != step.want {
+				t.Errorf("%s, its record says %s, %v", state.Status, w.phase(id), err)
+			}
+			if c, _ := w.index.find(id); c.record.Load().Run.Commit != nil {
+				t.Error("the commit is still noted")
+			}
+		})
+	}
+}
+
+// Who unpauses a container during its commit and pauses it again has the last word.
+func TestAPauseDuringACommitStays(t *testing.T) {
+	w := newWorld(t).run()
+	id := w.started("one")
+	w.images.committing = func() {
+		if err := errors.Join(w.Unpause(t.Context(), id), w.Pause(t.Context(), id)); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := w.Commit(t.Context(), id, CommitRequest{Pause: true}); err != nil || w.phase(id) != paused {
+		t.Errorf("%s, %v", w.phase(id), err)
 	}
 }

@@ -21,6 +21,10 @@ func (s *Service) Pause(ctx context.Context, ref string) error {
 	if err := allow(pausing, c.record.Load()); err != nil {
 		return err
 	}
+	return s.freeze(ctx, c)
+}
+
+func (s *Service) freeze(ctx context.Context, c *container) error {
 	ctx, cancel := begun(ctx)
 	defer cancel()
 	if err := s.Tasks.Pause(ctx, c.id); err != nil {

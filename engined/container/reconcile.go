@@ -25,6 +25,7 @@ func (s *Service) reconcileAll(ctx context.Context, snapshot task.Snapshot) erro
 		r := c.record.Load()
 		if r.up() {
 			up[c.id] = true
+			s.letGoOn(ctx, c)
 			continue
 		}
 		if err := s.sweep(ctx, c); err != nil {

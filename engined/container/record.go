@@ -45,6 +45,7 @@ type Run struct {
 	Sandbox   string                                  `json:",omitempty"` // its network namespace
 	Endpoints map[string]*apinetwork.EndpointSettings `json:",omitempty"`
 	Frozen    *time.Time                              `json:",omitempty"`
+	Commit    *time.Time                              `json:",omitempty"` // since then a commit freezes it; it ends that, or else the next start
 	Exit      *task.Exit                              `json:",omitempty"`
 }
 
@@ -116,7 +117,7 @@ func (r *Record) applyStartFailed(failure Failure) error {
 }
 
 func (r *Record) applyStopped(exit task.Exit) error {
-	return r.apply(stopped, func(r *Record) { r.Run.Exit, r.Run.Frozen = &exit, nil })
+	return r.apply(stopped, func(r *Record) { r.Run.Exit, r.Run.Frozen, r.Run.Commit = &exit, nil, nil })
 }
 
 func (r *Record) applyFroze(at time.Time) error {
@@ -124,7 +125,14 @@ func (r *Record) applyFroze(at time.Time) error {
 }
 
 func (r *Record) applyThawed() error {
-	return r.apply(thawed, func(r *Record) { r.Run.Frozen = nil })
+	return r.apply(thawed, func(r *Record) { r.Run.Frozen, r.Run.Commit = nil, nil })
+}
+
+// noteCommit notes, on a copy of the run, that a commit freezes it, or no more.
+func (r *Record) noteCommit(since *time.Time) {
+	run := *r.Run
+	run.Commit = since
+	r.Run = &run
 }
 
 func (r *Record) applyRemoveBegan(at time.Time) error {

@@ -15,6 +15,9 @@ import (
 // largest seen, with thousands of history lines, stay below one megabyte.
 const maxConfig = 8 << 20
 
+// maxLayers bounds an image's layers; the storage drivers' own bounds are lower.
+const maxLayers = 1024
+
 // config is a configuration and what follows from it. It is never changed.
 type config struct {
 	dockerspec.DockerOCIImage
@@ -44,6 +47,9 @@ func parseConfig(raw []byte) (*config, error) {
 	// one of before Docker 1.10, whose layers were named otherwise.
 	if c.RootFS.Type != "layers" {
 		return nil, errdefs.InvalidArgument.Errorf("image configuration: rootfs.type is %q, expected \"layers\"", c.RootFS.Type)
+	}
+	if len(c.RootFS.DiffIDs) > maxLayers {
+		return nil, errdefs.InvalidArgument.Errorf("image configuration: rootfs.diff_ids has %d layers; at most %d are allowed", len(c.RootFS.DiffIDs), maxLayers)
 	}
 	for i, diff := range c.RootFS.DiffIDs {
 		if err := diff.Validate(); err != nil {

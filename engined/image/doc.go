@@ -27,8 +27,8 @@
 // then the work's hold goes, and what was spooled. So a power cut leaves whole
 // images, and all that were reported done.
 //
-// The order of removing: the row with all that hangs on it, then the event, then
-// the layers nobody needs.
+// The order of removing: the row with all that hangs on it and the rows of the
+// layers that nobody needs then, in one transaction; the event; the files.
 //
 // Archives come as `docker save` writes them (manifest.json) or as an OCI image
 // layout; ones from before Docker 1.10 (repositories, <id>/VERSION) are refused.

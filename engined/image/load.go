@@ -43,6 +43,7 @@ func (s *Store) Load(ctx context.Context, stream io.Reader, opts LoadOptions, re
 	}
 	working := work()
 	defer s.release(ctx, working)
+	archive.expect(sources)
 	l := loader{store: s, working: working, archive: archive, opts: opts, report: locked(report)}
 	var whole []source
 	for _, from := range sources {
@@ -143,7 +144,7 @@ func (l *loader) layer(ctx context.Context, req layer.RegisterRequest, from blob
 	}
 	progress.end()
 	failpoint.At("layer-loaded")
-	return nil
+	return l.archive.drop(from.file)
 }
 
 // tell reports a loaded image as dockerd does.

@@ -35,13 +35,18 @@ func (s *Store) Remove(ctx context.Context, ref string, opts RemoveOptions) ([]a
 // remove is Remove that also returns the layers that went.
 func (s *Store) remove(ctx context.Context, ref string, opts RemoveOptions) ([]apiimage.DeleteResponse, []layer.Layer, error) {
 	var r *removal
+	var gone []layer.Layer
 	err := s.db.Update(ctx, func(tx *sql.Tx) error {
 		id, by, err := lookUp(ctx, tx, ref)
 		if err != nil {
 			return err
 		}
 		r = &removal{store: s, ctx: ctx, tx: tx, opts: opts}
-		return r.run(id, by, ref)
+		if err := r.run(id, by, ref); err != nil {
+			return err
+		}
+		gone, err = s.layers.CollectIn(ctx, tx, r.chains)
+		return err
 	})
 	if err != nil {
 		return nil, nil, err
@@ -50,10 +55,7 @@ func (s *Store) remove(ctx context.Context, ref string, opts RemoveOptions) ([]a
 	for _, tell := range r.events {
 		tell()
 	}
-	gone, err := s.layers.CollectFrom(context.WithoutCancel(ctx), r.chains)
-	if err != nil {
-		return nil, nil, err
-	}
+	s.layers.Drop(gone)
 	for _, l := range gone {
 		r.records = append(r.records, apiimage.DeleteResponse{Deleted: l.Chain.String()})
 	}

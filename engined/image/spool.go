@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/engined/engined/engined/layer"
 	"github.com/engined/engined/failpoint"
@@ -20,6 +21,14 @@ import (
 // maxFiles bounds an archive's entries; an image has few for each layer.
 const maxFiles = 1 << 17
 
+// Lists can name one file many times, so what bounds memory and time is the sum
+// of what is read to find the images: 64 MiB, in which every file counts as a
+// page at least. An image takes three files of some kilobytes.
+const (
+	maxRead = 64 << 20
+	minRead = 4 << 10
+)
+
 // archive is an image archive on disk. The order of its files is not known
 // before its end (`docker save` writes the manifest last), so it is spooled.
 // Names inside are only keys of a map: they never become names on disk.
@@ -27,6 +36,10 @@ type archive struct {
 	dir   string
 	files map[string]spooled
 	links map[string]string // old archives link to a layer they have already
+	taken int64             // of maxRead
+
+	mu       sync.Mutex
+	expected map[string]int // guarded by mu; by path, how many layers will still be read from it
 }
 
 // spooled is a file of the archive.
@@ -102,6 +115,33 @@ func (a *archive) store(name string, data io.Reader) (err error) {
 
 func (a *archive) remove() { _ = os.RemoveAll(a.dir) } // what stays, the next start sweeps
 
+// expect counts the layers that will be read from each file.
+func (a *archive) expect(sources []source) {
+	a.expected = map[string]int{}
+	for _, from := range sources {
+		for _, l := range from.layers {
+			if file, found := a.find(l.file); found {
+				a.expected[file.path]++
+			}
+		}
+	}
+}
+
+// drop removes a layer's file after it was read for the last time: what is gone
+// before the layers are synced is never written to the disk.
+func (a *archive) drop(name string) error {
+	file, found := a.find(name)
+	if !found {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.expected[file.path]--; a.expected[file.path] > 0 {
+		return nil
+	}
+	return os.Remove(file.path)
+}
+
 // find returns the file that a name means, through at most one link.
 func (a *archive) find(name string) (spooled, bool) {
 	name = path.Clean(name)
@@ -135,6 +175,9 @@ func (a *archive) read(name string, limit int64) ([]byte, error) {
 	defer file.Close()
 	if size > limit {
 		return nil, errdefs.InvalidArgument.Errorf("%s has %d bytes; at most %d are allowed", name, size, limit)
+	}
+	if a.taken += max(size, minRead); a.taken > maxRead {
+		return nil, errdefs.InvalidArgument.Errorf("the archive's manifests and configurations are too many or too large: at most %d MiB are read", maxRead>>20)
 	}
 	return io.ReadAll(file)
 }

@@ -51,14 +51,23 @@ const unneeded = `
 
 // Collect removes every layer that nobody needs and returns them, each before
 // its parent. Rows go at once, files in the background.
-func (s *Store) Collect(ctx context.Context) ([]Layer, error) {
-	return s.collect(ctx, func(tx *sql.Tx, _ []Layer) ([]Layer, error) { return s.query(ctx, tx, unneeded) })
+func (s *Store) Collect(ctx context.Context) (removed []Layer, err error) {
+	err = s.db.Update(ctx, func(tx *sql.Tx) error {
+		removed, err = s.collectIn(ctx, tx, func(tx *sql.Tx, _ []Layer) ([]Layer, error) { return s.query(ctx, tx, unneeded) })
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Drop(removed)
+	return removed, nil
 }
 
-// CollectFrom is Collect for layers that have just lost a hold and for those
-// below them: it does not look at all others.
-func (s *Store) CollectFrom(ctx context.Context, tops []digest.Digest) ([]Layer, error) {
-	return s.collect(ctx, func(tx *sql.Tx, removed []Layer) (found []Layer, err error) {
+// CollectIn is the rows' part of Collect in the caller's transaction, for layers
+// that have just lost a hold and for those below them: it does not look at all
+// others. Call Drop with what it returns after it has committed.
+func (s *Store) CollectIn(ctx context.Context, tx *sql.Tx, tops []digest.Digest) ([]Layer, error) {
+	return s.collectIn(ctx, tx, func(tx *sql.Tx, removed []Layer) (found []Layer, err error) {
 		next := tops
 		if len(removed) > 0 {
 			next = nil
@@ -79,31 +88,31 @@ func (s *Store) CollectFrom(ctx context.Context, tops []digest.Digest) ([]Layer,
 	})
 }
 
-// collect removes what next finds, given what it found before, until that is
-// nothing.
-func (s *Store) collect(ctx context.Context, next func(*sql.Tx, []Layer) ([]Layer, error)) ([]Layer, error) {
+// collectIn removes the rows that next finds, given what it found before, until
+// that is nothing.
+func (s *Store) collectIn(ctx context.Context, tx *sql.Tx, next func(*sql.Tx, []Layer) ([]Layer, error)) ([]Layer, error) {
 	var removed []Layer
-	err := s.db.Update(ctx, func(tx *sql.Tx) error {
-		removed = nil
-		found, err := next(tx, nil)
-		for ; err == nil && len(found) > 0; found, err = next(tx, found) {
-			for _, l := range found {
-				if _, err := tx.ExecContext(ctx, `DELETE FROM layers WHERE driver = ? AND chain = ?`, s.Name(), l.Chain.String()); err != nil {
-					return err
-				}
+	found, err := next(tx, nil)
+	for ; err == nil && len(found) > 0; found, err = next(tx, found) {
+		for _, l := range found {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM layers WHERE driver = ? AND chain = ?`, s.Name(), l.Chain.String()); err != nil {
+				return nil, fmt.Errorf("removing unneeded layers: %w", err)
 			}
-			removed = append(removed, found...)
 		}
-		return err
-	})
+		removed = append(removed, found...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("removing unneeded layers: %w", err)
 	}
+	return removed, nil
+}
+
+// Drop removes the files of layers whose rows are gone, in the background.
+func (s *Store) Drop(removed []Layer) {
 	if len(removed) > 0 {
 		failpoint.At("layers-collected")
 	}
 	for _, l := range removed {
 		s.drop(l.dir)
 	}
-	return removed, nil
 }

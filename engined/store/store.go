@@ -65,7 +65,7 @@ func touch(path string) error {
 }
 
 func connect(ctx context.Context, path string, connections int, option string) (*sql.DB, error) {
-	const common = "_journal_mode=WAL&_busy_timeout=10000&_foreign_keys=on&_synchronous=NORMAL"
+	const common = "_journal_mode=WAL&_busy_timeout=10000&_foreign_keys=on&_synchronous=NORMAL&_stmt_cache_size=64"
 	name := url.URL{Scheme: "file", Path: path, RawQuery: common + "&" + option}
 	pool, err := sql.Open("sqlite3", name.String())
 	if err != nil {

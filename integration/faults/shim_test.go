@@ -16,8 +16,10 @@ import (
 )
 
 // A shim that dies where a file says: every shim is started by this script, and
-// every container has one of its own.
+// every container has one of its own. None is started ahead, when the file says
+// where another is to die.
 const dyingShim = `#!/bin/sh
+test "$1" != --spare || exit 0
 read ENGINED_FAILPOINT <%[1]s/point
 export ENGINED_FAILPOINT ENGINED_FAILPOINT_TRACE=%[1]s/trace
 exec %[1]s/shim "$@"

@@ -10,13 +10,20 @@ import (
 // error that lists the rest when the deadline passes. Teardown goes on after
 // the answer to a request (the kernel's RCU), and nothing announces its end to
 // a stranger: looking again is all there is.
+//
+// A cgroup that was not there at the first look is another instance's: they have
+// their parent in common, and who waits here makes none any more.
 func Await(deadline time.Time, leak func(Item) bool) error {
+	var there map[string]bool
 	for {
 		items, err := Look()
 		if err != nil {
 			return err
 		}
-		left := filter(items, leak)
+		if there == nil {
+			there = names(items, Cgroup)
+		}
+		left := filter(items, func(item Item) bool { return leak(item) && (item.Kind != Cgroup || there[item.Name]) })
 		if len(left) == 0 {
 			return nil
 		}
@@ -25,6 +32,17 @@ func Await(deadline time.Time, leak func(Item) bool) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// names are those of the items of a kind.
+func names(items []Item, kind string) map[string]bool {
+	found := map[string]bool{}
+	for _, item := range items {
+		if item.Kind == kind {
+			found[item.Name] = true
+		}
+	}
+	return found
 }
 
 // Since returns a leak function for Await: what was not there before and is

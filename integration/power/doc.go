@@ -3,7 +3,7 @@
 // image that was reported done has to be whole. What the kill takes is the guest's
 // page cache, up to half a minute of writing.
 //
-//	make power                     30 rounds, half an hour where there is no KVM
+//	make power                     30 rounds, a quarter of an hour where there is no KVM
 //
 // ENGINED_POWER is the number of rounds, ENGINED_VM_RUN a program that runs
 //

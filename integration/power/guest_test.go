@@ -104,6 +104,7 @@ func (g *guest) turn(name, host string) {
 	g.t.Helper()
 	ctx := context.Background()
 	if !g.reported()[name] {
+		g.say("pulling " + name)
 		stream, err := g.client.ImagePull(ctx, host+"/"+name, client.ImagePullOptions{})
 		must(g.t, err)
 		must(g.t, stream.Wait(ctx))

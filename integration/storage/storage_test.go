@@ -40,6 +40,8 @@ var places = []place{
 
 func TestContainersAndImagesOnEachDriver(t *testing.T) {
 	harness.NeedRoot(t)
+	verbs := newVerbRun(t)
+	t.Run("reference", verbs.onDockerd)
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
 			root := p.prepare(t)
@@ -47,6 +49,7 @@ func TestContainersAndImagesOnEachDriver(t *testing.T) {
 			docker := harness.AnyCLI(t).At(t, stack.Host())
 			p.checkInfo(t, docker)
 			runAndCrash(t, stack, docker)
+			verbs.onEngined(t, docker)
 			saveAndLoad(t, docker)
 			p.checkLimit(t, docker)
 			removeAll(t, docker, filepath.Join(root, p.driver))

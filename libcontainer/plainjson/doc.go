@@ -1,4 +1,5 @@
-// Package plainjson decodes config.json into the types of runtime-spec.
+// Package plainjson decodes config.json into the types of runtime-spec, and a
+// container's state.json.
 //
 // encoding/json prepares, at the first value of a type, an encoder and a
 // decoder for every type that can be reached from it, 75 structs from

@@ -65,6 +65,9 @@ func (d *decoder) value(v reflect.Value) error {
 		}
 		return d.value(v.Elem())
 	case reflect.Struct:
+		if own, ok := v.Addr().Interface().(json.Unmarshaler); ok { // a time
+			return own.UnmarshalJSON(d.skip())
+		}
 		return d.structure(v)
 	case reflect.Map:
 		return d.dictionary(v)

@@ -31,6 +31,13 @@
 // fd 3 the listening socket, a session of its own, stdin and stdout /dev/null,
 // stderr shim.log. The shim starts no process until a Start packet names one.
 //
+// Or ahead: `shim --spare STATE-DIR BLANKS` with fd 3 one end of a SOCK_SEQPACKET
+// pair, on which one packet comes: Adopt, with an Adoption as body and two
+// descriptors, the listening socket and shim.log. From then on it is what it would
+// have been if started so, its command line too. It exits when the other end is
+// closed before that, as by the supervisor's death. An Adopt that was sent is
+// carried out whether or not its sender still lives.
+//
 // # Packets
 //
 // One SOCK_SEQPACKET message is one packet: an eight-byte header, little

@@ -21,8 +21,17 @@ const (
 // Init is the name and directory of a container's first process.
 const Init = "init"
 
-// SocketFD is the descriptor at which the shim inherits its listening socket.
+// SocketFD is the descriptor at which the shim inherits its listening socket, and
+// a spare one the connection on which it is given that.
 const SocketFD = 3
+
+// SpareCommand is the first argument of a shim that was started ahead, the second
+// is the state directory, and the third as long as TitleRoom.
+const SpareCommand = "--spare"
+
+// TitleRoom is how many bytes of its command line a spare shim has for the three
+// arguments of one that has a container, with a zero byte after each.
+const TitleRoom = 1024
 
 // Container is container.json.
 type Container struct {

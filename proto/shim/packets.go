@@ -28,11 +28,20 @@ const (
 	Delete
 	Exited
 	LogLost
+	Adopt
 )
 
 // ProcessRef names a process: Init or an added one.
 type ProcessRef struct {
 	Process string `json:"process"`
+}
+
+// Adoption gives a spare shim its container.
+type Adoption struct {
+	Dir     string `json:"dir"` // the container's directory
+	ID      string `json:"id"`
+	Bundle  string `json:"bundle"`
+	Runtime string `json:"runtime"`
 }
 
 // HelloReply describes the shim to whoever connects.
