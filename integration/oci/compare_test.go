@@ -282,6 +282,8 @@ func (e *explanation) here(t *testing.T) bool {
 	switch {
 	case strings.HasPrefix(e.why, "on v1 "):
 		return !pureV2()
+	case strings.HasPrefix(e.why, "on v2 "):
+		return pureV2()
 	case strings.HasPrefix(e.why, "where limits can be raised "):
 		return hasCapability(t, unix.CAP_SYS_RESOURCE)
 	}
