@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/engined/engined/integration/harness"
 )
@@ -20,11 +22,10 @@ func TestShellOnATerminal(t *testing.T) {
 		// asked for until it is there.
 		term.Say("until stty size | grep '33 77'; do :; done\n")
 		term.Expect("\n33 77")
-		if err := term.Resize(44, 88); err != nil {
-			t.Fatal(err)
-		}
+		enough := resizeOften(t, term, 44, 88)
 		term.Say("until stty size | grep '44 88'; do :; done\n")
 		term.Expect("\n44 88")
+		enough()
 		term.Say("tty; echo $TERM; exit 5\n")
 		term.Expect("/dev/pts/0")
 		term.Expect("xterm")
@@ -32,6 +33,34 @@ func TestShellOnATerminal(t *testing.T) {
 			t.Errorf("status %d", status)
 		}
 	})
+}
+
+// resizeOften gives the terminal another size, and that again, until the returned
+// function is called: the clients listen for the signal only some time after they
+// have set the first size.
+func resizeOften(t *testing.T, term *harness.Terminal, rows, columns uint16) (enough func()) {
+	t.Helper()
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		again := time.NewTicker(100 * time.Millisecond)
+		defer again.Stop()
+		for {
+			for _, columns := range []uint16{columns - 1, columns} { // without a change there is no signal
+				if err := term.Resize(rows, columns); err != nil {
+					t.Error(err)
+				}
+			}
+			select {
+			case <-again.C:
+			case <-end:
+				return
+			}
+		}
+	}()
+	enough = sync.OnceFunc(func() { close(end); <-done })
+	t.Cleanup(enough) // the test may fail before it has enough
+	return enough
 }
 
 func TestInterruptReachesTheForeground(t *testing.T) {
