@@ -60,14 +60,11 @@ func (s *Service) Commit(ctx context.Context, ref string, req CommitRequest) (di
 // holdStill is Pause by a commit, which is written down first: if engined dies,
 // the next start ends what nobody else would.
 func (s *Service) holdStill(ctx context.Context, c *container) error {
-	release, err := c.turn.take(ctx, pausing, c.id)
+	release, err := c.enter(ctx, pausing)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := allow(pausing, c.record.Load()); err != nil {
-		return err
-	}
 	now := time.Now().UTC()
 	if err := s.noteCommit(ctx, c, &now); err != nil {
 		return err

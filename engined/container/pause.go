@@ -13,14 +13,11 @@ func (s *Service) Pause(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.turn.take(ctx, pausing, c.id)
+	release, err := c.enter(ctx, pausing)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := allow(pausing, c.record.Load()); err != nil {
-		return err
-	}
 	return s.freeze(ctx, c)
 }
 
@@ -52,14 +49,11 @@ func (s *Service) Unpause(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	release, err := c.turn.take(ctx, unpausing, c.id)
+	release, err := c.enter(ctx, unpausing)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := allow(unpausing, c.record.Load()); err != nil {
-		return err
-	}
 	return s.thaw(ctx, c)
 }
 

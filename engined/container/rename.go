@@ -19,14 +19,11 @@ func (s *Service) Rename(ctx context.Context, ref, name string) error {
 		return errdefs.InvalidArgument.Errorf("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name)
 	}
 	name = path.Base(name)
-	release, err := c.turn.take(ctx, renaming, c.id)
+	release, err := c.enter(ctx, renaming)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := allow(renaming, c.record.Load()); err != nil {
-		return err
-	}
 	return s.rename(ctx, c, name)
 }
 

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	apicontainer "github.com/moby/moby/api/types/container"
 
 	"github.com/engined/engined/proto/errdefs"
@@ -135,4 +136,17 @@ func allow(v verb, r *Record) error {
 		subject = "/" + r.Name
 	}
 	return why.kind.Coded(why.code, r.ID, why.text, subject)
+}
+
+// enter takes the container's turn for a verb that its state allows then. The
+// caller releases it.
+func (c *container) enter(ctx context.Context, v verb) (release func(), err error) {
+	if release, err = c.turn.take(ctx, v, c.id); err != nil {
+		return nil, err
+	}
+	if err := allow(v, c.record.Load()); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }

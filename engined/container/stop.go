@@ -20,14 +20,11 @@ func (s *Service) Stop(ctx context.Context, ref string, options StopOptions) err
 	if err != nil {
 		return err
 	}
-	release, err := c.turn.take(ctx, stopping, c.id)
+	release, err := c.enter(ctx, stopping)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := allow(stopping, c.record.Load()); err != nil {
-		return err
-	}
 	if err := s.stop(ctx, c, options); err != nil {
 		return err
 	}
