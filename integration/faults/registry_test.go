@@ -50,12 +50,11 @@ func newBadRegistry(t *testing.T) *badRegistry {
 		delete(b.faults, blob)
 		b.asked[blob]++
 		b.mu.Unlock()
-		counted := &counting{ResponseWriter: w}
-		defer func() {
+		counted := &counting{ResponseWriter: w, written: func(n int) {
 			b.mu.Lock()
-			b.served[blob] += counted.n
+			b.served[blob] += int64(n)
 			b.mu.Unlock()
-		}()
+		}}
 		switch {
 		case fault != nil:
 			fault(counted, r)
@@ -70,15 +69,16 @@ func newBadRegistry(t *testing.T) *badRegistry {
 	return b
 }
 
-// counting counts what is written to a client.
+// counting reports what is written to a client, as it is written: an answer to
+// a client that was killed ends some time later.
 type counting struct {
 	http.ResponseWriter
-	n int64
+	written func(n int)
 }
 
 func (c *counting) Write(p []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(p)
-	c.n += int64(n)
+	c.written(n)
 	return n, err
 }
 
