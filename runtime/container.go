@@ -23,7 +23,8 @@ type Container struct {
 	shim   *shimProcess // nil: there is none
 	client *shim.Client // nil until connected, and after the shim's death
 
-	// greeted is Next's own: the shim has answered Hello on this connection.
+	// greeted is Create's, then Next's own: the shim has answered Hello on this
+	// connection.
 	greeted bool
 }
 

@@ -38,15 +38,11 @@ func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started
 	undo.Add("remove the container's directory", func(context.Context) error { return c.Remove() })
 
 	undo.Add("end the shim and the container", c.End)
-	if err := c.launch(ctx); err != nil {
+	opening, err := c.launch(ctx)
+	if err != nil {
 		return nil, Started{}, err
 	}
-	if recipe.Init.Checkpoint != "" {
-		started, err = c.restore(ctx)
-	} else {
-		started, err = c.Start(ctx, Init)
-	}
-	if err != nil {
+	if started, err = c.await(ctx, opening, recipe.Init); err != nil {
 		return nil, Started{}, err
 	}
 	failpoint.At("runtime-init-started")
@@ -88,6 +84,11 @@ func (h *Host) lay(recipe Recipe) (_ *Container, err error) {
 	if err := c.writeRequest(Init, recipe.Init); err != nil {
 		return nil, err
 	}
+	if recipe.Init.Checkpoint != "" {
+		if err := os.Mkdir(c.processFile(Init, shim.CRIUDir), 0o700); err != nil {
+			return nil, fmt.Errorf("making a directory for criu: %w", err)
+		}
+	}
 	failpoint.At("runtime-request-written")
 	if err := os.MkdirAll(c.record.RuntimeArgs[1], 0o700); err != nil {
 		return nil, fmt.Errorf("making the runtime's root: %w", err)
@@ -111,50 +112,73 @@ func checkBundle(bundle string) error {
 	return nil
 }
 
-// launch gives the container a shim that answers. One that was started ahead may
-// have died since, and may do so unseen until it has answered: then another is
-// started.
-func (c *Container) launch(ctx context.Context) error {
-	ahead, err := c.launchFrom(ctx, c.host.Reserve)
+// launch gives the container a shim that answers, and is asked to start init. A
+// shim that was started ahead may have died since, and may do so unseen until it
+// has answered: then another is started.
+func (c *Container) launch(ctx context.Context) (*shim.Opening, error) {
+	opening, ahead, err := c.launchFrom(ctx, c.host.Reserve)
 	if !ahead || errdefs.KindOf(err) != errdefs.Unavailable || errdefs.CodeOf(err) == errdefs.ShimStuck {
-		return err
+		return opening, err
 	}
 	c.host.Logger.Warn("a shim that was started ahead has died", "container", c.record.ID, "error", err)
 	if err := errors.Join(c.awaitShim(ctx), os.Remove(c.Socket())); err != nil {
-		return err
+		return nil, err
 	}
-	_, err = c.launchFrom(ctx, nil)
-	return err
+	opening, _, err = c.launchFrom(ctx, nil)
+	return opening, err
 }
 
-// launchFrom binds the socket, takes or starts the shim that listens on it, and
-// connects. It reports whether the shim was started ahead.
-func (c *Container) launchFrom(ctx context.Context, reserve *Reserve) (ahead bool, err error) {
+// launchFrom binds the socket, leaves there what the shim is to do, and takes or
+// starts the one that listens on it: it then finds its work without a wait. It
+// reports whether the shim was started ahead.
+func (c *Container) launchFrom(ctx context.Context, reserve *Reserve) (opening *shim.Opening, ahead bool, err error) {
 	listener, err := listen(c.dir)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
-	// Ours is closed before Hello is waited for: only the shim's then keeps the
-	// socket alive, so its death ends the connection.
+	// Ours is closed before an answer is waited for: only the shim's then keeps
+	// the socket alive, so its death ends the connection.
 	defer listener.Close()
 	failpoint.At("runtime-socket-bound")
+	if err := c.connect(ctx); err != nil {
+		return nil, false, err
+	}
+	if opening, err = c.open(ctx); err != nil {
+		return nil, false, err
+	}
+	failpoint.At("runtime-start-asked")
 	process, ahead, err := c.spawnShim(listener, reserve)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	failpoint.At("runtime-shim-started")
 	c.mu.Lock()
 	c.shim = process
 	c.mu.Unlock()
-	if err := c.connect(ctx); err != nil {
-		return ahead, err
-	}
 	listener.Close()
-	if err := c.hello(ctx); err != nil {
-		return ahead, c.withShimLog(err)
+	if err := c.awaitHello(ctx, opening); err != nil {
+		return nil, ahead, c.withShimLog(err)
 	}
+	c.greeted = true
 	failpoint.At("runtime-shim-greeted")
-	return ahead, nil
+	return opening, ahead, nil
+}
+
+// open asks a shim that may not be there yet to say hello and to start init.
+func (c *Container) open(ctx context.Context) (opening *shim.Opening, err error) {
+	err = c.ask(ctx, c.host.Limits.Shim, "hello", func(ctx context.Context, client *shim.Client) (err error) {
+		opening, err = client.Open(ctx, Init)
+		return err
+	})
+	return opening, err
+}
+
+// awaitHello waits until the shim has said hello: our connection hears of exits.
+func (c *Container) awaitHello(ctx context.Context, opening *shim.Opening) error {
+	return c.ask(ctx, c.host.Limits.Shim, "hello", func(ctx context.Context, _ *shim.Client) error {
+		_, err := opening.Greeted(ctx)
+		return err
+	})
 }
 
 // connect opens the connection to the shim. The kernel answers, not the shim.

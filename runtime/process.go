@@ -53,23 +53,33 @@ func (c *Container) Add(ctx context.Context, process string, spec *specs.Process
 }
 
 // Start has the shim start the process that PROCESS/request.json describes.
-func (c *Container) Start(ctx context.Context, process string) (started Started, err error) {
-	return c.startWithin(ctx, c.host.Limits.Start, process)
+func (c *Container) Start(ctx context.Context, process string) (Started, error) {
+	return c.startWithin(ctx, c.host.Limits.Start, process, func(ctx context.Context, client *shim.Client) (Started, error) {
+		return client.Start(ctx, process)
+	})
 }
 
-// restore is Start for an init that goes on from a checkpoint: criu reads all
-// of its memory, and says in its log alone why it cannot.
-func (c *Container) restore(ctx context.Context) (Started, error) {
-	if err := os.Mkdir(c.processFile(Init, shim.CRIUDir), 0o700); err != nil {
-		return Started{}, fmt.Errorf("making a directory for criu: %w", err)
+// await waits until init, which an opening has asked for, has started. One that
+// goes on from a checkpoint takes longer, since criu reads all of its memory, and
+// criu says in its log alone why it cannot.
+func (c *Container) await(ctx context.Context, opening *shim.Opening, init Request) (Started, error) {
+	limit := c.host.Limits.Start
+	if init.Checkpoint != "" {
+		limit = checkpointLimit
 	}
-	started, err := c.startWithin(ctx, checkpointLimit, Init)
-	return started, withReason(err, filepath.Join(c.processFile(Init, shim.CRIUDir), "restore.log"))
+	started, err := c.startWithin(ctx, limit, Init, func(ctx context.Context, _ *shim.Client) (Started, error) {
+		return opening.Started(ctx)
+	})
+	if init.Checkpoint != "" {
+		err = withReason(err, filepath.Join(c.processFile(Init, shim.CRIUDir), "restore.log"))
+	}
+	return started, err
 }
 
-func (c *Container) startWithin(ctx context.Context, limit time.Duration, process string) (started Started, err error) {
+func (c *Container) startWithin(ctx context.Context, limit time.Duration, process string,
+	start func(context.Context, *shim.Client) (Started, error)) (started Started, err error) {
 	err = c.ask(ctx, limit, "start", func(ctx context.Context, client *shim.Client) (err error) {
-		started, err = client.Start(ctx, process)
+		started, err = start(ctx, client)
 		return err
 	})
 	if errdefs.CodeOf(err) == errdefs.ShimStuck {

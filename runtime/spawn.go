@@ -158,7 +158,9 @@ func (c *Container) spawnShim(listener *os.File, reserve *Reserve) (process *shi
 func (h *Host) spawn(args []string, dir string, socket, log *os.File) (*shimProcess, error) {
 	pidfd := -1
 	// GOMAXPROCS is for the shim's own Go runtime, which reads it before any code
-	// of ours; the shim takes it out of what it passes on.
+	// of ours; the shim takes it out of what it passes on. Its session it makes
+	// itself: made between fork and exec, it would take the child's precedence, and
+	// until the exec the child holds one of our Go processors.
 	cmd := &exec.Cmd{
 		Path:        h.Shim,
 		Args:        append([]string{h.Shim}, args...),
@@ -166,7 +168,7 @@ func (h *Host) spawn(args []string, dir string, socket, log *os.File) (*shimProc
 		Env:         append(environment(), "GOMAXPROCS=1"),
 		Stderr:      log,
 		ExtraFiles:  []*os.File{socket}, // becomes shim.SocketFD
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+		SysProcAttr: &syscall.SysProcAttr{PidFD: &pidfd},
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the shim: %w", err)

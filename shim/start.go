@@ -206,6 +206,9 @@ func (l *launch) returned(err error) {
 	l.undo.Forget()
 	l.answer(l.started, nil)
 	failpoint.At("shim-start-answered")
+	if l.name == proto.Init {
+		l.s.findCgroup(l.started.Pid)
+	}
 	if l.phase < dead { // it may have been reaped between
 		l.flow()
 	}
@@ -281,9 +284,6 @@ func (l *launch) began() error {
 	start, err := proto.StartTime(pid)
 	if err != nil {
 		return fmt.Errorf("the process that the runtime started: %w", err)
-	}
-	if l.name == proto.Init {
-		l.s.findCgroup(pid)
 	}
 	l.started = proto.Started{Pid: pid, Start: start, Time: time.Now().UTC()}
 	if err := proto.WriteFile(l.file(proto.StartedFile), l.started); err != nil {

@@ -59,18 +59,19 @@ func (s *Supervisor) create(recipe runtime.Recipe) (*api.Container, error) {
 func (s *Supervisor) admit(handle *runtime.Container, init *process, createOnly bool, started runtime.Started) (message *api.Container, err error) {
 	id := handle.ID()
 	c := &container{handle: handle, status: statusCreated, processes: []*process{init}}
-	err = s.record(&api.Event{Type: eventCreated, Id: id}, func(t *table) {
+	steps := []step{{&api.Event{Type: eventCreated, Id: id}, func(t *table) {
 		t.containers[id] = c
 		c.started(init, started) // its pid is known, its start time is set again when it starts
 		message = c.view()
-	})
-	if err == nil && !createOnly {
-		message, err = s.recordStart(c, id, started)
+	}}}
+	if !createOnly {
+		steps = append(steps, startOf(c, id, started, &message))
 	}
-	if err == nil {
-		s.attend(c)
+	if err := s.recordAll(steps...); err != nil {
+		return nil, err
 	}
-	return message, err
+	s.attend(c)
+	return message, nil
 }
 
 // recipeOf validates a request.

@@ -15,11 +15,11 @@ import (
 const precedence = -10
 
 // TakePrecedence lets this process answer while many containers start. Each shim
-// has a session of its own, and what it starts is in that or in the container's
+// makes a session of its own, and what it starts is in that or in the container's
 // cgroup, so nothing of it is meant for them (sched(7), autogroup).
 //
-// It lets children exec sooner too, which matters here: from fork to exec a child
-// holds one of Go's processors, 10 to 100 ms where many processes can run.
+// A child has it until then, which matters here: from fork to exec it holds one of
+// Go's processors, 10 to 100 ms where many processes can run and it is one of them.
 func TakePrecedence(logger *slog.Logger) {
 	if session, err := unix.Getsid(0); err != nil || session != os.Getpid() {
 		return // others' too

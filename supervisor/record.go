@@ -7,25 +7,34 @@ import (
 	api "github.com/engined/engined/proto/supervisor/v1"
 )
 
-// change is something that happened: an event for the journal and what it does
-// to the table.
+// change is what happened at once, in order.
 type change struct {
-	event   *api.Event
-	apply   func(*table)
+	steps   []step
 	applied chan<- struct{}
+}
+
+// step is an event for the journal and what it does to the table.
+type step struct {
+	event *api.Event
+	apply func(*table)
 }
 
 // appendRetry is the pause before the journal is tried again when its file
 // system is full.
 const appendRetry = time.Second
 
-// record writes event to the journal, then applies it to the table, then shows
-// it to readers, and returns when all of that is done. Of an event that is
-// recorded already nothing is repeated and apply does not run.
+// record is recordAll of one event.
 func (s *Supervisor) record(event *api.Event, apply func(*table)) error {
+	return s.recordAll(step{event, apply})
+}
+
+// recordAll writes events to the journal, then applies them to the table, then
+// shows them to readers, and returns when all of that is done. Of an event that
+// is recorded already nothing is repeated and apply does not run.
+func (s *Supervisor) recordAll(steps ...step) error {
 	applied := make(chan struct{})
 	select {
-	case s.changes <- change{event, apply, applied}:
+	case s.changes <- change{steps, applied}:
 	case <-s.life.Done():
 		return errStopping()
 	}
@@ -55,19 +64,27 @@ func (s *Supervisor) recorder() {
 // recordOne returns false if the supervisor stops before c is recorded.
 func (s *Supervisor) recordOne(c change) bool {
 	defer s.stir()
-	recorded, ok := s.append(c.event)
-	if !ok {
-		return false
+	var fresh []step
+	for _, one := range c.steps {
+		recorded, ok := s.append(one.event)
+		if !ok {
+			return false
+		}
+		if recorded {
+			failpoint.At("supervisor-event-written")
+			fresh = append(fresh, one)
+		}
 	}
-	if !recorded {
+	if len(fresh) == 0 {
 		close(c.applied)
 		return true
 	}
-	failpoint.At("supervisor-event-written")
 	return nil == s.post(func(t *table) {
-		c.apply(t)
-		t.seq = c.event.Seq
-		s.journal.publish(c.event.Seq)
+		for _, one := range fresh {
+			one.apply(t)
+		}
+		t.seq = fresh[len(fresh)-1].event.Seq
+		s.journal.publish(t.seq)
 		close(c.applied)
 	})
 }

@@ -92,14 +92,19 @@ func (s *Supervisor) startCreated(ctx context.Context, id string) (message *api.
 
 // recordStart records that c's init runs and returns c as it then is.
 func (s *Supervisor) recordStart(c *container, id string, started runtime.Started) (message *api.Container, err error) {
+	err = s.recordAll(startOf(c, id, started, &message))
+	return message, err
+}
+
+// startOf is the step that c's init runs. Message is set to c as it then is.
+func startOf(c *container, id string, started runtime.Started, message **api.Container) step {
 	event := &api.Event{Type: eventStartContainer, Id: id, Pid: runtime.Init, SystemPid: uint32(started.Pid)}
-	err = s.record(event, func(*table) {
+	return step{event, func(*table) {
 		init := c.init()
 		c.started(init, started)
 		if init.exit == nil {
 			c.set(statusRunning)
 		}
-		message = c.view()
-	})
-	return message, err
+		*message = c.view()
+	}}
 }

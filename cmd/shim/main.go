@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/engined/engined/proto/logfile"
 	proto "github.com/engined/engined/proto/shim"
 	"github.com/engined/engined/shim"
@@ -24,14 +26,29 @@ func run(args []string) error {
 	switch {
 	case len(args) == 1 && args[0] == shim.CompressCommand:
 		return logfile.Gzip(os.Stdin, os.Stdout)
-	case len(args) == 3 && args[0] == proto.SpareCommand:
-		tune()
-		return shim.RunSpare()
 	case len(args) != 3:
 		return fmt.Errorf("usage: shim ID BUNDLE RUNTIME (started by the supervisor in the container's directory, with a listening socket at descriptor 3)")
 	}
+	if err := leaveSession(); err != nil {
+		return err
+	}
 	tune()
+	if args[0] == proto.SpareCommand {
+		return shim.RunSpare()
+	}
 	return shim.Run(shim.Config{ID: args[0], Bundle: args[1], Runtime: args[2]})
+}
+
+// leaveSession makes a session of the shim's own: the terminal of who started it
+// is not its, and its containers' share of the processors is not the supervisor's.
+func leaveSession() error {
+	if session, err := unix.Getsid(0); err == nil && session == os.Getpid() {
+		return nil
+	}
+	if _, err := unix.Setsid(); err != nil {
+		return fmt.Errorf("making a session: %w", err)
+	}
+	return nil
 }
 
 // tune makes an idle shim small: there are as many as containers.

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -110,6 +108,8 @@ func TestSupervisorExecs(t *testing.T) {
 	show(t, "AddProcess and Wait of /bin/true, goal 1.5 times ocirun", 200, 0, contenders)
 }
 
+func crowdID(i int) string { return fmt.Sprintf("%scrowd-%d", leftovers.Prefix, i) }
+
 // throng makes containers, all at once, and deletes them at the test's end.
 func throng(t *testing.T, client *api.Client, many int) {
 	t.Helper()
@@ -123,7 +123,7 @@ func throng(t *testing.T, client *api.Client, many int) {
 		if i == 0 {
 			sleeping(t, own, "")
 		}
-		spec := bundle.Plain(fmt.Sprintf("%scrowd-%d", leftovers.Prefix, i))
+		spec := bundle.Plain(crowdID(i))
 		spec.Process.Args = []string{"/bin/sleep", "100000"}
 		spec.Root.Path = filepath.Join(dir, "0", "rootfs")
 		if err := bundle.WriteConfig(own, spec); err != nil {
@@ -131,68 +131,19 @@ func throng(t *testing.T, client *api.Client, many int) {
 		}
 		dirs = append(dirs, own)
 	}
-	id := func(i int) string { return fmt.Sprintf("%scrowd-%d", leftovers.Prefix, i) }
 	t.Cleanup(func() {
 		for begin := 0; begin < many; begin += 10 {
-			if err := together(min(10, many-begin), func(i int) error { return remove(client, id(begin+i)) }); err != nil {
+			if err := together(min(10, many-begin), func(i int) error { return remove(client, crowdID(begin+i)) }); err != nil {
 				t.Error(err)
 			}
 		}
 	})
 	err := together(many, func(i int) error {
-		_, err := client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: id(i), BundlePath: dirs[i]})
+		_, err := client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: crowdID(i), BundlePath: dirs[i]})
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestSupervisorCrowded creates hundreds of containers at once and measures
-// State meanwhile, of the busy supervisor and of one that does nothing: what the
-// second takes is the machine's.
-func TestSupervisorCrowded(t *testing.T) {
-	many := 20
-	if *full {
-		many = 800
-	}
-	busy, idle := harness.New(t, harness.Options{NoImage: true}), harness.New(t, harness.Options{NoImage: true})
-	client := dial(t, busy)
-	over := make(chan struct{})
-	var watching sync.WaitGroup
-	results := []measured{{name: "idle one"}, {name: "busy one"}}
-	for i, one := range []*api.Client{dial(t, idle), dial(t, busy)} {
-		watching.Go(func() { results[i].times = statesUntil(t, one, over) })
-	}
-	began := time.Now()
-	throng(t, client, many)
-	took := time.Since(began)
-	close(over)
-	watching.Wait()
-	if *full {
-		fmt.Printf("\n%d CreateContainer at once: %v\n", many, took)
-		for _, r := range results {
-			fmt.Printf("  State of the %s: N %d, median %.2f ms, p99 %.2f ms\n", r.name, len(r.times),
-				milliseconds(quantile(r.times, 0.5)), milliseconds(quantile(r.times, 0.99)))
-		}
-	}
-}
-
-func statesUntil(t *testing.T, client *api.Client, over <-chan struct{}) (took []time.Duration) {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-over:
-			slices.Sort(took)
-			return took
-		case <-tick.C:
-		}
-		began := time.Now()
-		if _, err := client.State(t.Context(), &api.StateRequest{}); err != nil {
-			t.Error(err)
-		}
-		took = append(took, time.Since(began))
 	}
 }
 

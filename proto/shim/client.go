@@ -152,13 +152,29 @@ func (c *Client) Next(ctx context.Context) (Note, error) {
 
 // call sends a request and decodes the body of its answer into reply.
 func (c *Client) call(ctx context.Context, typ Type, body, reply any, fds ...int) error {
-	p, err := MakePacket(typ, 0, body)
+	asked, err := c.request(ctx, typ, body, fds...)
 	if err != nil {
 		return err
 	}
+	return asked.settle(ctx, reply)
+}
+
+// pending is a request that was sent and is not answered yet.
+type pending struct {
+	client *Client
+	typ    Type
+	id     uint32
+	answer <-chan Packet
+}
+
+func (c *Client) request(ctx context.Context, typ Type, body any, fds ...int) (pending, error) {
+	p, err := MakePacket(typ, 0, body)
+	if err != nil {
+		return pending{}, err
+	}
 	answer := make(chan Packet, 1)
 	if p.ID, err = c.expect(answer); err != nil {
-		return err
+		return pending{}, err
 	}
 	p.FDs = fds
 	c.send.Lock()
@@ -166,17 +182,22 @@ func (c *Client) call(ctx context.Context, typ Type, body, reply any, fds ...int
 	c.send.Unlock()
 	if err != nil {
 		c.abandon(p.ID)
-		return err
+		return pending{}, err
 	}
+	return pending{client: c, typ: typ, id: p.ID, answer: answer}, nil
+}
+
+// settle waits for the answer and decodes its body into reply.
+func (p pending) settle(ctx context.Context, reply any) error {
 	select {
-	case got, ok := <-answer:
+	case got, ok := <-p.answer:
 		if !ok {
-			return c.endedErr()
+			return p.client.endedErr()
 		}
-		return got.settle(typ, reply)
+		return got.settle(p.typ, reply)
 	case <-ctx.Done():
-		c.abandon(p.ID)
-		return fmt.Errorf("waiting for the shim's answer to %s: %w", typ, ctx.Err())
+		p.client.abandon(p.id)
+		return fmt.Errorf("waiting for the shim's answer to %s: %w", p.typ, ctx.Err())
 	}
 }
 
@@ -230,6 +251,38 @@ func (p Packet) settle(asked Type, reply any) error {
 func (c *Client) Hello(ctx context.Context) (HelloReply, error) {
 	var reply HelloReply
 	err := c.call(ctx, Hello, nil, &reply)
+	return reply, err
+}
+
+// Opening is a Hello with a Start behind it, sent before the shim is there to
+// take them: it need not be waited for between the two.
+type Opening struct{ hello, start pending }
+
+// Open sends Hello and Start. The shim answers the one before it begins the
+// other: a Hello that was never answered has started nothing.
+func (c *Client) Open(ctx context.Context, process string) (*Opening, error) {
+	hello, err := c.request(ctx, Hello, nil)
+	if err != nil {
+		return nil, err
+	}
+	start, err := c.request(ctx, Start, ProcessRef{process})
+	if err != nil {
+		return nil, err
+	}
+	return &Opening{hello, start}, nil
+}
+
+// Greeted waits for the answer to Hello.
+func (o *Opening) Greeted(ctx context.Context) (HelloReply, error) {
+	var reply HelloReply
+	err := o.hello.settle(ctx, &reply)
+	return reply, err
+}
+
+// Started waits until the process has started.
+func (o *Opening) Started(ctx context.Context) (Started, error) {
+	var reply Started
+	err := o.start.settle(ctx, &reply)
 	return reply, err
 }
 

@@ -28,8 +28,8 @@
 // # Starting
 //
 // `shim ID BUNDLE RUNTIME` with the container's directory as working directory,
-// fd 3 the listening socket, a session of its own, stdin and stdout /dev/null,
-// stderr shim.log. The shim starts no process until a Start packet names one.
+// fd 3 the listening socket, stdin and stdout /dev/null, stderr shim.log. It makes
+// a session of its own, and starts no process until a Start packet names one.
 //
 // Or ahead: `shim --spare STATE-DIR BLANKS` with fd 3 one end of a SOCK_SEQPACKET
 // pair, on which one packet comes: Adopt, with an Adoption as body and two
