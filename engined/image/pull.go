@@ -42,7 +42,7 @@ func (s *Store) Pull(ctx context.Context, req PullRequest, report Report) error 
 	}
 	newer := false
 	for _, each := range refs {
-		changed, err := p.pull(ctx, each)
+		changed, err := p.pullFromAny(ctx, each)
 		if err != nil {
 			return err
 		}
@@ -119,6 +119,16 @@ func (p *puller) all(ctx context.Context) ([]reference.Named, error) {
 		return nil, errdefs.NotFound.Errorf("repository %s has no tags", reference.FamiliarName(p.named))
 	}
 	return refs, nil
+}
+
+// pullFromAny is pull that goes on without a mirror that has other content than
+// it should, or stops sending. What has arrived is not fetched again.
+func (p *puller) pullFromAny(ctx context.Context, ref reference.Named) (changed bool, err error) {
+	changed, err = p.pull(ctx, ref)
+	for err != nil && ctx.Err() == nil && !isFull(err) && p.from.GiveUpMirror() {
+		changed, err = p.pull(ctx, ref)
+	}
+	return changed, err
 }
 
 // pull gets one image and says whether its name means another one now.

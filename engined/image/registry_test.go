@@ -76,9 +76,9 @@ func (f *far) put(t testing.TB, name string, image greg.Image) {
 }
 
 // connected is a fixture with a client.
-func connected(t testing.TB, root string) *fixture {
+func connected(t testing.TB, root string, mirrors ...string) *fixture {
 	f := openFixture(t, root)
-	client, err := registry.Open(registry.Options{Dir: filepath.Join(root, "tmp"), Backoff: func(int) time.Duration { return 0 }})
+	client, err := registry.Open(registry.Options{Dir: filepath.Join(root, "tmp"), Mirrors: mirrors, Backoff: func(int) time.Duration { return 0 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,6 +278,55 @@ func TestAFailedPullLeavesNothing(t *testing.T) {
 			}
 			r.before.Store(nil)
 			f.mustPull(t, r.host+"/web:1")
+		})
+	}
+}
+
+// A mirror that has the manifest and no good layer does not spoil the pull.
+func TestAMirrorThatFailsIsGivenUp(t *testing.T) {
+	image := layered(t, "1", "2")
+	layers, _ := image.Layers()
+	top, _ := layers[1].Digest()
+	content, err := layers[1].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := io.ReadAll(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, fault := range map[string]func(w http.ResponseWriter){
+		"other content":     func(w http.ResponseWriter) { _, _ = w.Write(bytes.Repeat([]byte("x"), len(whole))) },
+		"damage at the end": func(w http.ResponseWriter) { _, _ = w.Write(append(bytes.Clone(whole[:len(whole)-1]), 'x')) },
+		"cut again and again": func(w http.ResponseWriter) {
+			_, _ = w.Write(whole[:10])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"overloaded all along": func(w http.ResponseWriter) { http.Error(w, "", http.StatusServiceUnavailable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			mirror, r := newFar(t), newFar(t)
+			f := connected(t, t.TempDir(), r.host+"=http://"+mirror.host)
+			mirror.put(t, "web:1", image)
+			r.put(t, "web:1", image)
+			var asked atomic.Int64
+			before := func(w http.ResponseWriter, req *http.Request) bool {
+				if req.Method != http.MethodGet || !strings.HasSuffix(req.URL.Path, top.String()) {
+					return false
+				}
+				asked.Add(1)
+				fault(w)
+				return true
+			}
+			mirror.before.Store(&before)
+			f.mustPull(t, r.host+"/web:1")
+			if asked.Load() == 0 {
+				t.Error("the mirror was not asked")
+			}
+			if left, _ := filepath.Glob(filepath.Join(f.root, "tmp", "*")); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
 		})
 	}
 }

@@ -87,6 +87,19 @@ func (r *Repository) ask(ctx context.Context, do func(*remote) error) error {
 	}
 }
 
+// GiveUpMirror leaves out the mirror that is asked at present. It is false if
+// that is the registry itself.
+func (r *Repository) GiveUpMirror() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.remotes) == 1 {
+		return false
+	}
+	r.client.log.Warn("a mirror does not help", "mirror", r.remotes[0].host.name, "repository", r.named)
+	r.remotes = r.remotes[1:]
+	return true
+}
+
 // Manifest is a manifest or an index as it came.
 type Manifest struct {
 	Descriptor ocispec.Descriptor
