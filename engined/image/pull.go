@@ -192,8 +192,8 @@ func (p *puller) check(ref reference.Named, raw []byte, found registry.Resolved)
 		return nil, errdefs.InvalidArgument.Errorf("cannot pull %s image on linux", parsed.OS)
 	}
 	if w := p.platform; w != nil && !suits(*w, parsed.Platform) {
-		return nil, errdefs.NotFound.Errorf("image with reference %s was found but does not match the specified platform: wanted %s/%s, actual: %s/%s",
-			reference.FamiliarString(ref), w.OS, w.Architecture, parsed.OS, parsed.Architecture)
+		return nil, errdefs.NotFound.Errorf("image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
+			reference.FamiliarString(ref), platformText(*w), platformText(parsed.Platform))
 	}
 	return parsed, nil
 }

@@ -161,11 +161,11 @@ func TestPullTellsAndNames(t *testing.T) {
 func TestPullChoosesThePlatform(t *testing.T) {
 	f, r := connected(t, t.TempDir()), newFar(t)
 	var index greg.ImageIndex = empty.Index
-	for _, platform := range []greg.Platform{{OS: "linux", Architecture: "s390x"}, {OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64", Variant: "v8"}} {
+	for _, platform := range []greg.Platform{{OS: "linux", Architecture: "s390x"}, {OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64", Variant: "v8"}, {OS: "linux", Architecture: "arm", Variant: "v6"}} {
 		image := layered(t, platform.Architecture)
 		config, _ := image.ConfigFile()
 		config = config.DeepCopy()
-		config.OS, config.Architecture = platform.OS, platform.Architecture
+		config.OS, config.Architecture, config.Variant = platform.OS, platform.Architecture, platform.Variant
 		image, err := mutate.ConfigFile(image, config)
 		if err != nil {
 			t.Fatal(err)
@@ -187,6 +187,12 @@ func TestPullChoosesThePlatform(t *testing.T) {
 		digest, _ := index.Digest()
 		if by, err := f.Resolve(t.Context(), r.host+"/multi@"+digest.String()); err != nil || by.ID != got.ID {
 			t.Errorf("by the index' digest: %v", err)
+		}
+	}
+	for variant, runs := range map[string]bool{"v7": true, "v6": true, "v5": false} { // a later processor runs it, too
+		err := f.Pull(t.Context(), PullRequest{Image: r.host + "/multi:1", Platform: &ocispec.Platform{OS: "linux", Architecture: "arm", Variant: variant}}, func(jsonstream.Message) {})
+		if (err == nil) != runs {
+			t.Errorf("%s of an index with v6: %v", variant, err)
 		}
 	}
 	err := f.Pull(t.Context(), PullRequest{Image: r.host + "/multi:1", Platform: &ocispec.Platform{OS: "linux", Architecture: "riscv64"}}, func(jsonstream.Message) {})
