@@ -33,6 +33,9 @@ func (s *Store) Pull(ctx context.Context, req PullRequest, report Report) error 
 	if err != nil {
 		return err
 	}
+	if reference.FamiliarName(ref) == "scratch" { // Dockerfiles' word for no image at all
+		return errdefs.PermissionDenied.Errorf("'scratch' is a reserved name")
+	}
 	p := &puller{store: s, from: s.Remote.Pull(ctx, ref, req.Auth), named: reference.TrimNamed(ref), platform: req.Platform, report: locked(report), levels: map[digest.Digest]int{}}
 	refs := []reference.Named{ref}
 	if reference.IsNameOnly(ref) {

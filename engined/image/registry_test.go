@@ -201,6 +201,15 @@ func TestPullChoosesThePlatform(t *testing.T) {
 	}
 }
 
+func TestScratchIsNoImage(t *testing.T) {
+	f := connected(t, t.TempDir())
+	for _, name := range []string{"scratch", "docker.io/library/scratch:1"} {
+		if err := f.Pull(t.Context(), PullRequest{Image: name}, func(jsonstream.Message) {}); errdefs.KindOf(err) != errdefs.PermissionDenied || err.Error() != "'scratch' is a reserved name" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestPullUnpacksZstdAndPlainLayers(t *testing.T) {
 	f, r := connected(t, t.TempDir()), newFar(t)
 	opener := func(body string) tarball.Opener {
