@@ -2,7 +2,9 @@ package image
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"database/sql"
 	"io"
 	"log"
 	"net/http"
@@ -25,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/registry"
@@ -206,6 +209,26 @@ func TestScratchIsNoImage(t *testing.T) {
 	for _, name := range []string{"scratch", "docker.io/library/scratch:1"} {
 		if err := f.Pull(t.Context(), PullRequest{Image: name}, func(jsonstream.Message) {}); errdefs.KindOf(err) != errdefs.PermissionDenied || err.Error() != "'scratch' is a reserved name" {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// How hard a layer was packed may be learned when its blob is known already.
+func TestTheLevelOfABlobIsTheOneToldLast(t *testing.T) {
+	f := connected(t, t.TempDir())
+	diffs, blobs := []digest.Digest{digest.FromString("diff")}, []ocispec.Descriptor{{Digest: digest.FromString("blob")}}
+	for _, step := range []struct {
+		levels map[digest.Digest]int
+		want   int
+	}{{nil, gzip.DefaultCompression}, {map[digest.Digest]int{blobs[0].Digest: 9}, 9}, {nil, 9}} {
+		err := f.db.Update(t.Context(), func(tx *sql.Tx) error {
+			return rememberBlobs(t.Context(), tx, "example.com/a", diffs, blobs, step.levels)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if known, err := f.blobsOf(t.Context(), diffs[0]); err != nil || len(known) != 1 || known[0].level != step.want {
+			t.Errorf("told %v: %+v, %v", step.levels, known, err)
 		}
 	}
 }
