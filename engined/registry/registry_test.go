@@ -377,6 +377,32 @@ func TestManifestsAreVerified(t *testing.T) {
 }
 
 // loop redirects for ever; a redirect off the registry takes no credentials.
+// A registry that stops in the middle of a manifest is asked again.
+func TestAManifestThatDoesNotEnd(t *testing.T) {
+	f := newFixture(t, Options{})
+	f.answerTimeout = 200 * time.Millisecond
+	raw := []byte(`{"schemaVersion":2}`)
+	if err := f.Push(t.Context(), f.named("some/thing"), Auth{}, nil).Put(t.Context(), "1", Manifest{Descriptor: ocispec.Descriptor{MediaType: DockerManifest}, Raw: raw}); err != nil {
+		t.Fatal(err)
+	}
+	var asked atomic.Int64
+	stops := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !strings.Contains(r.URL.Path, "/manifests/") || asked.Add(1) > 2 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		_, _ = w.Write(raw[:5])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+	f.fault.Store(&stops)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if got, err := f.repo.Manifest(ctx, "1"); err != nil || !bytes.Equal(got.Raw, raw) {
+		t.Errorf("%q, %v", got.Raw, err)
+	}
+}
+
 func TestRedirects(t *testing.T) {
 	f := newFixture(t, Options{})
 	f.onBlob(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {

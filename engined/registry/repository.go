@@ -69,12 +69,16 @@ func (r *Repository) scopes(actions string) []string {
 
 // ask asks the mirrors, then the registry. A mirror that fails is not asked
 // again; what the registry says, counts.
-func (r *Repository) ask(ctx context.Context, do func(*remote) error) error {
+func (r *Repository) ask(ctx context.Context, do func(context.Context, *remote) error) error {
 	for {
 		r.mu.Lock()
 		first, last := r.remotes[0], len(r.remotes) == 1
 		r.mu.Unlock()
-		err := r.client.retry(ctx, func() error { return do(first) })
+		err := r.client.retry(ctx, func() error {
+			ctx, cancel := context.WithTimeout(ctx, r.client.answerTimeout)
+			defer cancel()
+			return do(ctx, first)
+		})
 		if err == nil || last || ctx.Err() != nil {
 			return err
 		}
@@ -111,7 +115,7 @@ var accepted = []string{DockerManifest, DockerManifestList, ocispec.MediaTypeIma
 
 // Manifest fetches what a tag or digest means.
 func (r *Repository) Manifest(ctx context.Context, at string) (m Manifest, err error) {
-	err = r.ask(ctx, func(from *remote) (err error) {
+	err = r.ask(ctx, func(ctx context.Context, from *remote) (err error) {
 		m, err = r.manifestFrom(ctx, from, at)
 		return err
 	})
@@ -170,7 +174,7 @@ func (r *Repository) Small(ctx context.Context, of ocispec.Descriptor, limit int
 	if of.Size < 0 || of.Size > limit {
 		return nil, errdefs.InvalidArgument.Errorf("blob %s has %d bytes; at most %d are allowed", of.Digest, of.Size, limit)
 	}
-	err = r.ask(ctx, func(from *remote) error {
+	err = r.ask(ctx, func(ctx context.Context, from *remote) error {
 		response, err := from.do(ctx, request{method: http.MethodGet, path: r.url("blobs", of.Digest.String())}, http.StatusOK)
 		if err != nil {
 			return err
@@ -192,7 +196,7 @@ func (r *Repository) Tags(ctx context.Context) (tags []string, err error) {
 	for next != "" {
 		var page struct{ Tags []string }
 		var after string
-		err := r.ask(ctx, func(from *remote) error {
+		err := r.ask(ctx, func(ctx context.Context, from *remote) error {
 			response, err := from.do(ctx, request{method: http.MethodGet, path: next}, http.StatusOK)
 			if err != nil {
 				return err
