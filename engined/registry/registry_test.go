@@ -588,3 +588,22 @@ func TestMirrorsAreAskedFirst(t *testing.T) {
 		}
 	}
 }
+
+// A mirror may be insecure as any registry: here by its address.
+func TestAnInsecureMirror(t *testing.T) {
+	var asked atomic.Int64
+	mirror := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1); r.URL.Path != "/v2/" {
+			_, _ = io.WriteString(w, "{}")
+		}
+	}))
+	t.Cleanup(mirror.Close)
+	f := newFixture(t, Options{Mirrors: []string{"registry.example=" + mirror.URL}})
+	named, err := reference.ParseNormalizedNamed("registry.example/some/thing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.Pull(t.Context(), named, Auth{}).Manifest(t.Context(), "1"); err != nil || string(got.Raw) != "{}" || asked.Load() != 2 {
+		t.Errorf("%q, %v; asked %d times", got.Raw, err, asked.Load())
+	}
+}

@@ -40,6 +40,7 @@ type Repository struct {
 func (c *Client) Pull(ctx context.Context, named reference.Named, auth Auth) *Repository {
 	r := c.repository(named)
 	for _, mirror := range c.mirrors[reference.Domain(named)] { // credentials are the registry's
+		mirror.insecure = mirror.insecure || c.insecure.holds(ctx, mirror.name)
 		r.remotes = append(r.remotes, &remote{client: c, host: mirror, auth: authn.Anonymous, scopes: r.scopes("pull")})
 	}
 	r.remotes = append(r.remotes, &remote{client: c, host: c.hostOf(ctx, reference.Domain(named)), auth: authenticator(auth), scopes: r.scopes("pull")})
