@@ -212,7 +212,7 @@ func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer saving.Close(r.Context())
-	w.Header().Set("Content-Type", "application/x-tar")
+	w.Header().Set("Content-Type", tarType)
 	return saving.Write(r.Context(), w)
 }
 
