@@ -37,6 +37,6 @@ func (s *Server) containerCommit(w http.ResponseWriter, r *http.Request) error {
 // containerExport sends a container's root as a tar. Errors are answers until
 // the first byte is sent; later ones cut the connection.
 func (s *Server) containerExport(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Content-Type", "application/x-tar")
+	w.Header().Set("Content-Type", tarType)
 	return s.Containers.Export(r.Context(), r.PathValue("id"), w)
 }

@@ -29,7 +29,7 @@ type images interface {
 	Save(ctx context.Context, refs []string, platforms ...ocispec.Platform) (*image.Saving, error)
 	LayersSize(ctx context.Context) (int64, error)
 	List(ctx context.Context, opts image.ListOptions) ([]apiimage.Summary, error)
-	Inspect(ctx context.Context, ref string, platforms ...ocispec.Platform) (apiimage.InspectResponse, error)
+	Inspect(ctx context.Context, ref string, platforms ...ocispec.Platform) (image.Inspected, error)
 	History(ctx context.Context, ref string, platforms ...ocispec.Platform) ([]apiimage.HistoryResponseItem, error)
 	Tag(ctx context.Context, ref, repository, tag string) error
 	Remove(ctx context.Context, ref string, opts image.RemoveOptions) ([]apiimage.DeleteResponse, error)
@@ -38,7 +38,7 @@ type images interface {
 
 func (s *Server) imageList(w http.ResponseWriter, r *http.Request) error {
 	q, version := queryOf(r), versionOf(r)
-	opts := image.ListOptions{All: q.flag("all"), SharedSize: q.flag("shared-size"), Filters: q.filters()}
+	opts := image.ListOptions{All: q.flag("all"), SharedSize: q.flag("shared-size"), Containers: !version.Before(51), Filters: q.filters()}
 	if name := q.text("filter"); name != "" && version.Before(41) {
 		if opts.Filters == nil {
 			opts.Filters = image.Filters{}
@@ -77,10 +77,24 @@ func (v Version) imageList(list []apiimage.Summary) any {
 	return legacy
 }
 
-// legacyImage has the fields of before 1.44.
+// legacyImage has the fields of before 1.52.
 type legacyImage struct {
 	apiimage.InspectResponse
-	VirtualSize int64
+	Parent        string
+	DockerVersion string
+	VirtualSize   *int64 `json:",omitempty"` // until 1.43
+}
+
+// imageInspect returns an image as version v writes it.
+func (v Version) imageInspect(i image.Inspected) any {
+	if !v.Before(52) {
+		return i.InspectResponse
+	}
+	legacy := legacyImage{InspectResponse: i.InspectResponse, Parent: i.Parent, DockerVersion: i.DockerVersion}
+	if v.Before(44) {
+		legacy.VirtualSize = &i.Size
+	}
+	return legacy
 }
 
 func (s *Server) imageInspect(w http.ResponseWriter, r *http.Request) error {
@@ -93,10 +107,7 @@ func (s *Server) imageInspect(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if versionOf(r).Before(44) {
-		return writeJSON(w, http.StatusOK, legacyImage{inspected, inspected.Size})
-	}
-	return writeJSON(w, http.StatusOK, inspected)
+	return writeJSON(w, http.StatusOK, versionOf(r).imageInspect(inspected))
 }
 
 func (s *Server) imageHistory(w http.ResponseWriter, r *http.Request) error {
@@ -201,7 +212,7 @@ func (s *Server) imageSave(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer saving.Close(r.Context())
-	w.Header().Set("Content-Type", "application/x-tar")
+	w.Header().Set("Content-Type", tarType)
 	return saving.Write(r.Context(), w)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	apiimage "github.com/moby/moby/api/types/image"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/container"
 	"github.com/engined/engined/engined/image"
@@ -24,6 +26,7 @@ type fakeImages struct {
 	imported func(image.ImportRequest, string) (digest.Digest, error)
 	load     func(image.LoadOptions, image.Report) error
 	list     func(image.ListOptions) ([]apiimage.Summary, error)
+	inspect  func() (image.Inspected, error)
 	pull     func(image.PullRequest, image.Report) error
 	push     func(image.PushRequest, image.Report) error
 	remove   func(ref string, opts image.RemoveOptions) ([]apiimage.DeleteResponse, error)
@@ -51,6 +54,10 @@ func (f *fakeImages) Push(_ context.Context, req image.PushRequest, report image
 
 func (f *fakeImages) List(_ context.Context, opts image.ListOptions) ([]apiimage.Summary, error) {
 	return f.list(opts)
+}
+
+func (f *fakeImages) Inspect(context.Context, string, ...ocispec.Platform) (image.Inspected, error) {
+	return f.inspect()
 }
 
 func (f *fakeImages) Remove(_ context.Context, ref string, opts image.RemoveOptions) ([]apiimage.DeleteResponse, error) {
@@ -115,10 +122,12 @@ func TestALoadThatFailsLateTellsInTheStream(t *testing.T) {
 
 func TestOldVersionsSeeNamelessImagesAndVirtualSize(t *testing.T) {
 	s := newServer(nil)
+	var counted bool
 	s.Images = &fakeImages{list: func(opts image.ListOptions) ([]apiimage.Summary, error) {
 		if len(opts.Filters["reference"]) == 1 && opts.Filters["reference"][0] != "busybox" {
 			t.Errorf("filters %v", opts.Filters)
 		}
+		counted = opts.Containers
 		return []apiimage.Summary{{ID: "x", Size: 5, RepoTags: []string{}, RepoDigests: []string{}}}, nil
 	}}
 	for line, want := range map[string][]string{
@@ -136,8 +145,27 @@ func TestOldVersionsSeeNamelessImagesAndVirtualSize(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &decoded); err != nil {
 			t.Error(err)
 		}
+		if counted == strings.Contains(line, "v1.") {
+			t.Errorf("%s: containers are counted: %v", line, counted)
+		}
 		if _, has := decoded[0]["VirtualSize"]; has != strings.Contains(line, "v1.") {
 			t.Errorf("%s: VirtualSize %v", line, has)
+		}
+	}
+}
+
+func TestOldVersionsSeeWhatAnImageWasBuiltOn(t *testing.T) {
+	s := newServer(nil)
+	s.Images = &fakeImages{inspect: func() (image.Inspected, error) {
+		return image.Inspected{InspectResponse: apiimage.InspectResponse{ID: "x", Size: 5}, Parent: "p", DockerVersion: "v"}, nil
+	}}
+	for version, want := range map[string]string{"/v1.43": "p v 5", "/v1.51": "p v <nil>", "": "<nil> <nil> <nil>"} {
+		var told map[string]any
+		if err := json.Unmarshal(call(t, s, "GET "+version+"/images/x/json").Body.Bytes(), &told); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(told["Parent"], " ", told["DockerVersion"], " ", told["VirtualSize"]); got != want || told["Id"] != "x" {
+			t.Errorf("%q: %s, want %s", version, got, want)
 		}
 	}
 }

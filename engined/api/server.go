@@ -31,6 +31,9 @@ func (s *Server) Handler() http.Handler {
 	return s.recovered(s.versioned(s.logged(mux)))
 }
 
+// tarType is the media type of answers of which a part is of no use.
+const tarType = "application/x-tar"
+
 // handler is what a route leads to: it writes an answer or returns an error.
 type handler func(s *Server, w http.ResponseWriter, r *http.Request) error
 
@@ -51,11 +54,17 @@ func (s *Server) served(row route) http.Handler {
 		if err == nil {
 			return
 		}
-		if a.begun {
+		switch {
+		case !a.begun:
+			writeError(a, r, s.Log, err)
+		case w.Header().Get("Content-Type") == tarType:
+			if r.Context().Err() == nil { // else the client went, and knows
+				s.Log.Error("an archive ended early", "method", r.Method, "path", r.URL.Path, "error", err)
+			}
+			panic(http.ErrAbortHandler) // cuts the connection: half a tar must not look like a whole one
+		default:
 			s.Log.Debug("stream ended", "method", r.Method, "path", r.URL.Path, "error", err)
-			return
 		}
-		writeError(a, r, s.Log, err)
 	})
 }
 

@@ -1,9 +1,12 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
+	"net/http"
+	"strings"
 	"testing"
 
 	apicontainer "github.com/moby/moby/api/types/container"
@@ -27,10 +30,13 @@ func (f *fakeContainers) Commit(_ context.Context, ref string, request container
 }
 
 func (f *fakeContainers) Export(_ context.Context, ref string, to io.Writer) error {
-	if ref != "there" {
+	if ref == "none" {
 		return errdefs.NotFound.Coded(errdefs.NoSuchContainer, ref, "no such container")
 	}
 	_, err := io.WriteString(to, "a tar")
+	if ref == "damaged" {
+		err = errdefs.DataLoss.Errorf("the rest cannot be read")
+	}
 	return err
 }
 
@@ -112,5 +118,20 @@ func TestExportIsATarOrAnError(t *testing.T) {
 	}
 	if w := call(t, s, "GET /containers/none/export"); w.Code != 404 || w.Header().Get("Content-Type") != "application/json" || w.Body.String() != `{"message":"No such container: none"}`+"\n" {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// An archive that ends early must not look whole: the connection is cut.
+func TestHalfAnExportIsAnError(t *testing.T) {
+	path := onSocket(t, newServer(&fakeContainers{}))
+	for name, whole := range map[string]bool{"there": true, "damaged": false} {
+		said := readAll(t, raw(t, path, "GET /containers/"+name+"/export HTTP/1.1\nHost: d\nConnection: close\n\n"))
+		answer, err := http.ReadResponse(bufio.NewReader(strings.NewReader(said)), nil)
+		if err == nil {
+			_, err = io.ReadAll(answer.Body)
+		}
+		if (err == nil) != whole {
+			t.Errorf("%s: %v in %q", name, err, said)
+		}
 	}
 }

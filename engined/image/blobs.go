@@ -57,8 +57,9 @@ func rememberBlobs(ctx context.Context, tx *sql.Tx, repository string, diffs []d
 			level = gzip.DefaultCompression
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO layer_blobs (diff, digest, size, media_type, level, repository, seen) VALUES (?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (diff, digest, repository) DO UPDATE SET size = excluded.size, media_type = excluded.media_type, seen = excluded.seen`,
-			diff.String(), blobs[i].Digest.String(), blobs[i].Size, blobs[i].MediaType, level, repository, now)
+			ON CONFLICT (diff, digest, repository) DO UPDATE SET size = excluded.size, media_type = excluded.media_type, seen = excluded.seen,
+				level = CASE WHEN ? THEN excluded.level ELSE level END`,
+			diff.String(), blobs[i].Digest.String(), blobs[i].Size, blobs[i].MediaType, level, repository, now, told)
 		if err != nil {
 			return fmt.Errorf("recording a blob: %w", err)
 		}

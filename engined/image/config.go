@@ -26,7 +26,6 @@ type config struct {
 }
 
 type older struct {
-	Parent        string `json:"parent,omitempty"`
 	Comment       string `json:"comment,omitempty"`
 	DockerVersion string `json:"docker_version,omitempty"`
 }

@@ -9,17 +9,24 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Inspect returns what `docker image inspect` shows.
-func (s *Store) Inspect(ctx context.Context, ref string, platforms ...ocispec.Platform) (apiimage.InspectResponse, error) {
+// Inspected is what `docker image inspect` shows, and what it showed before.
+type Inspected struct {
+	apiimage.InspectResponse
+	Parent        string // the image it was built on, here; "" for none
+	DockerVersion string // of who made it, as its configuration says
+}
+
+// Inspect tells all about an image.
+func (s *Store) Inspect(ctx context.Context, ref string, platforms ...ocispec.Platform) (Inspected, error) {
 	found, err := s.find(ctx, ref)
 	if err != nil {
-		return apiimage.InspectResponse{}, err
+		return Inspected{}, err
 	}
 	if found.damage != nil {
-		return apiimage.InspectResponse{}, found.damage
+		return Inspected{}, found.damage
 	}
 	if err := found.suits(ref, platforms); err != nil {
-		return apiimage.InspectResponse{}, err
+		return Inspected{}, err
 	}
 	tags, digests := familiar(found.names)
 	c := found.config
@@ -39,8 +46,8 @@ func (s *Store) Inspect(ctx context.Context, ref string, platforms ...ocispec.Pl
 	}
 	data, err := s.layers.DescribeLayer(ctx, found.chain)
 	if err != nil {
-		return apiimage.InspectResponse{}, err
+		return Inspected{}, err
 	}
 	response.GraphDriver = &storage.DriverData{Name: s.layers.Name(), Data: data}
-	return response, nil
+	return Inspected{InspectResponse: response, Parent: found.parent.String(), DockerVersion: c.DockerVersion}, nil
 }

@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/layer"
+	"github.com/engined/engined/engined/registry"
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -247,11 +248,13 @@ func noPlatform(platform *ocispec.Platform) error {
 	return errdefs.NotFound.Errorf("the archive holds no image for platform %s/%s", platform.OS, platform.Architecture)
 }
 
-// suits is true if an image for has can be what wanted asks for. What either
-// leaves open suits.
+// suits is true if an image for has can be what wanted asks for: by the rules by
+// which an index' entry is chosen. What either leaves open suits.
 func suits(wanted, has ocispec.Platform) bool {
-	same := func(a, b string) bool { return a == "" || b == "" || a == b }
-	return same(wanted.OS, has.OS) && same(wanted.Architecture, has.Architecture) && same(wanted.Variant, has.Variant)
+	open := func(a, b string) bool { return a == "" || b == "" }
+	same := func(a, b string) bool { return open(a, b) || a == b }
+	return same(wanted.OS, has.OS) && same(wanted.Architecture, has.Architecture) &&
+		(open(wanted.Variant, has.Variant) || registry.Runs(wanted, has))
 }
 
 // decode reads a JSON file of the archive.

@@ -153,6 +153,17 @@ func TestListsThatMultiplyAreRefused(t *testing.T) {
 	}
 }
 
+// A megabyte of names packs to a kilobyte.
+func TestLongNamesInArchivesAreRefused(t *testing.T) {
+	files := [][2]string{}
+	for i := range 17 {
+		files = append(files, [2]string{fmt.Sprint(i, strings.Repeat("x", 1000<<10)), "->a"})
+	}
+	if _, err := spool(t.Context(), t.TempDir(), packed(t, files)); errdefs.KindOf(err) != errdefs.InvalidArgument {
+		t.Errorf("got %.1000v", err)
+	}
+}
+
 // A file that two layers are read from goes with the second.
 func TestSpooledLayersGoWhenTheyWereRead(t *testing.T) {
 	archive, err := spool(t.Context(), t.TempDir(), packed(t, [][2]string{{"a", "shared"}, {"b", "->a"}, {"c", "other"}}))

@@ -33,6 +33,9 @@ func (s *Store) Pull(ctx context.Context, req PullRequest, report Report) error 
 	if err != nil {
 		return err
 	}
+	if reference.FamiliarName(ref) == "scratch" { // Dockerfiles' word for no image at all
+		return errdefs.PermissionDenied.Errorf("'scratch' is a reserved name")
+	}
 	p := &puller{store: s, from: s.Remote.Pull(ctx, ref, req.Auth), named: reference.TrimNamed(ref), platform: req.Platform, report: locked(report), levels: map[digest.Digest]int{}}
 	refs := []reference.Named{ref}
 	if reference.IsNameOnly(ref) {
@@ -42,7 +45,7 @@ func (s *Store) Pull(ctx context.Context, req PullRequest, report Report) error 
 	}
 	newer := false
 	for _, each := range refs {
-		changed, err := p.pull(ctx, each)
+		changed, err := p.pullFromAny(ctx, each)
 		if err != nil {
 			return err
 		}
@@ -121,6 +124,16 @@ func (p *puller) all(ctx context.Context) ([]reference.Named, error) {
 	return refs, nil
 }
 
+// pullFromAny is pull that goes on without a mirror that has other content than
+// it should, or stops sending. What has arrived is not fetched again.
+func (p *puller) pullFromAny(ctx context.Context, ref reference.Named) (changed bool, err error) {
+	changed, err = p.pull(ctx, ref)
+	for err != nil && ctx.Err() == nil && !isFull(err) && p.from.GiveUpMirror() {
+		changed, err = p.pull(ctx, ref)
+	}
+	return changed, err
+}
+
 // pull gets one image and says whether its name means another one now.
 func (p *puller) pull(ctx context.Context, ref reference.Named) (changed bool, err error) {
 	at := atOf(ref)
@@ -182,8 +195,8 @@ func (p *puller) check(ref reference.Named, raw []byte, found registry.Resolved)
 		return nil, errdefs.InvalidArgument.Errorf("cannot pull %s image on linux", parsed.OS)
 	}
 	if w := p.platform; w != nil && !suits(*w, parsed.Platform) {
-		return nil, errdefs.NotFound.Errorf("image with reference %s was found but does not match the specified platform: wanted %s/%s, actual: %s/%s",
-			reference.FamiliarString(ref), w.OS, w.Architecture, parsed.OS, parsed.Architecture)
+		return nil, errdefs.NotFound.Errorf("image with reference %s was found but does not match the specified platform: wanted %s, actual: %s",
+			reference.FamiliarString(ref), platformText(*w), platformText(parsed.Platform))
 	}
 	return parsed, nil
 }

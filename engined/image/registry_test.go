@@ -2,7 +2,9 @@ package image
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"database/sql"
 	"io"
 	"log"
 	"net/http"
@@ -25,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/moby/moby/api/types/jsonstream"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/engined/engined/engined/registry"
@@ -76,9 +79,9 @@ func (f *far) put(t testing.TB, name string, image greg.Image) {
 }
 
 // connected is a fixture with a client.
-func connected(t testing.TB, root string) *fixture {
+func connected(t testing.TB, root string, mirrors ...string) *fixture {
 	f := openFixture(t, root)
-	client, err := registry.Open(registry.Options{Dir: filepath.Join(root, "tmp"), Backoff: func(int) time.Duration { return 0 }})
+	client, err := registry.Open(registry.Options{Dir: filepath.Join(root, "tmp"), Mirrors: mirrors, Backoff: func(int) time.Duration { return 0 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,11 +164,11 @@ func TestPullTellsAndNames(t *testing.T) {
 func TestPullChoosesThePlatform(t *testing.T) {
 	f, r := connected(t, t.TempDir()), newFar(t)
 	var index greg.ImageIndex = empty.Index
-	for _, platform := range []greg.Platform{{OS: "linux", Architecture: "s390x"}, {OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64", Variant: "v8"}} {
+	for _, platform := range []greg.Platform{{OS: "linux", Architecture: "s390x"}, {OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64", Variant: "v8"}, {OS: "linux", Architecture: "arm", Variant: "v6"}} {
 		image := layered(t, platform.Architecture)
 		config, _ := image.ConfigFile()
 		config = config.DeepCopy()
-		config.OS, config.Architecture = platform.OS, platform.Architecture
+		config.OS, config.Architecture, config.Variant = platform.OS, platform.Architecture, platform.Variant
 		image, err := mutate.ConfigFile(image, config)
 		if err != nil {
 			t.Fatal(err)
@@ -189,9 +192,44 @@ func TestPullChoosesThePlatform(t *testing.T) {
 			t.Errorf("by the index' digest: %v", err)
 		}
 	}
+	for variant, runs := range map[string]bool{"v7": true, "v6": true, "v5": false} { // a later processor runs it, too
+		err := f.Pull(t.Context(), PullRequest{Image: r.host + "/multi:1", Platform: &ocispec.Platform{OS: "linux", Architecture: "arm", Variant: variant}}, func(jsonstream.Message) {})
+		if (err == nil) != runs {
+			t.Errorf("%s of an index with v6: %v", variant, err)
+		}
+	}
 	err := f.Pull(t.Context(), PullRequest{Image: r.host + "/multi:1", Platform: &ocispec.Platform{OS: "linux", Architecture: "riscv64"}}, func(jsonstream.Message) {})
 	if errdefs.KindOf(err) != errdefs.NotFound || err.Error() != "no matching manifest for linux/riscv64 in the manifest list entries" {
 		t.Errorf("a platform that is not there: %v", err)
+	}
+}
+
+func TestScratchIsNoImage(t *testing.T) {
+	f := connected(t, t.TempDir())
+	for _, name := range []string{"scratch", "docker.io/library/scratch:1"} {
+		if err := f.Pull(t.Context(), PullRequest{Image: name}, func(jsonstream.Message) {}); errdefs.KindOf(err) != errdefs.PermissionDenied || err.Error() != "'scratch' is a reserved name" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// How hard a layer was packed may be learned when its blob is known already.
+func TestTheLevelOfABlobIsTheOneToldLast(t *testing.T) {
+	f := connected(t, t.TempDir())
+	diffs, blobs := []digest.Digest{digest.FromString("diff")}, []ocispec.Descriptor{{Digest: digest.FromString("blob")}}
+	for _, step := range []struct {
+		levels map[digest.Digest]int
+		want   int
+	}{{nil, gzip.DefaultCompression}, {map[digest.Digest]int{blobs[0].Digest: 9}, 9}, {nil, 9}} {
+		err := f.db.Update(t.Context(), func(tx *sql.Tx) error {
+			return rememberBlobs(t.Context(), tx, "example.com/a", diffs, blobs, step.levels)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if known, err := f.blobsOf(t.Context(), diffs[0]); err != nil || len(known) != 1 || known[0].level != step.want {
+			t.Errorf("told %v: %+v, %v", step.levels, known, err)
+		}
 	}
 }
 
@@ -278,6 +316,55 @@ func TestAFailedPullLeavesNothing(t *testing.T) {
 			}
 			r.before.Store(nil)
 			f.mustPull(t, r.host+"/web:1")
+		})
+	}
+}
+
+// A mirror that has the manifest and no good layer does not spoil the pull.
+func TestAMirrorThatFailsIsGivenUp(t *testing.T) {
+	image := layered(t, "1", "2")
+	layers, _ := image.Layers()
+	top, _ := layers[1].Digest()
+	content, err := layers[1].Compressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := io.ReadAll(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, fault := range map[string]func(w http.ResponseWriter){
+		"other content":     func(w http.ResponseWriter) { _, _ = w.Write(bytes.Repeat([]byte("x"), len(whole))) },
+		"damage at the end": func(w http.ResponseWriter) { _, _ = w.Write(append(bytes.Clone(whole[:len(whole)-1]), 'x')) },
+		"cut again and again": func(w http.ResponseWriter) {
+			_, _ = w.Write(whole[:10])
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"overloaded all along": func(w http.ResponseWriter) { http.Error(w, "", http.StatusServiceUnavailable) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			mirror, r := newFar(t), newFar(t)
+			f := connected(t, t.TempDir(), r.host+"=http://"+mirror.host)
+			mirror.put(t, "web:1", image)
+			r.put(t, "web:1", image)
+			var asked atomic.Int64
+			before := func(w http.ResponseWriter, req *http.Request) bool {
+				if req.Method != http.MethodGet || !strings.HasSuffix(req.URL.Path, top.String()) {
+					return false
+				}
+				asked.Add(1)
+				fault(w)
+				return true
+			}
+			mirror.before.Store(&before)
+			f.mustPull(t, r.host+"/web:1")
+			if asked.Load() == 0 {
+				t.Error("the mirror was not asked")
+			}
+			if left, _ := filepath.Glob(filepath.Join(f.root, "tmp", "*")); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
 		})
 	}
 }

@@ -18,8 +18,12 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// maxFiles bounds an archive's entries; an image has few for each layer.
-const maxFiles = 1 << 17
+// Bounds of an archive's entries, of which an image has few for each layer, and
+// of the memory that their names take.
+const (
+	maxFiles = 1 << 17
+	maxNames = 16 << 20
+)
 
 // Lists can name one file many times, so what bounds memory and time is the sum
 // of what is read to find the images: 64 MiB, in which every file counts as a
@@ -36,6 +40,7 @@ type archive struct {
 	dir   string
 	files map[string]spooled
 	links map[string]string // old archives link to a layer they have already
+	named int               // of maxNames
 	taken int64             // of maxRead
 
 	mu       sync.Mutex
@@ -85,6 +90,9 @@ func spool(ctx context.Context, parent string, stream io.Reader) (a *archive, er
 func (a *archive) add(header *tar.Header, data io.Reader) error {
 	if len(a.files)+len(a.links) >= maxFiles {
 		return errdefs.InvalidArgument.Errorf("more than %d files", maxFiles)
+	}
+	if a.named += len(header.Name) + len(header.Linkname); a.named > maxNames {
+		return errdefs.InvalidArgument.Errorf("more than %d MiB of file names", maxNames>>20)
 	}
 	name := path.Clean(strings.TrimLeft(header.Name, "/"))
 	switch header.Typeflag {

@@ -132,6 +132,35 @@ func TestVFSKeepsHoles(t *testing.T) {
 	}
 }
 
+// A damaged file of one thin device is its layer's damage and no other's.
+func TestADamagedDeviceFileIsNotFatal(t *testing.T) {
+	root := t.TempDir()
+	d := &thin{dir: filepath.Join(root, "devicemapper")}
+	whole, damaged := filepath.Join(d.dir, "whole"), filepath.Join(d.dir, "damaged")
+	for _, dir := range []string{whole, damaged, d.base()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for dir, id := range map[string]int{d.base(): 1, whole: 7} {
+		if err := writeDevice(dir, thinDevice{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(damaged, deviceFile), []byte{0}, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.numberFrom(); err != nil || d.next != 8 {
+		t.Errorf("next is %d, %v", d.next, err)
+	}
+	if err := d.check(damaged); errdefs.KindOf(err) != errdefs.DataLoss {
+		t.Errorf("checked: %v", err)
+	}
+	if err := d.check(whole); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestThinOptions(t *testing.T) {
 	for _, c := range []struct {
 		options map[string]string

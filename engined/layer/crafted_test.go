@@ -8,12 +8,15 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
 )
 
 // More layers for TestHostileLayersChangeNothingOutside: duplicates that change
@@ -216,6 +219,34 @@ func TestABombIsRefusedByAFullDisk(t *testing.T) {
 		t.Error("it was unpacked")
 	}
 	onlyLayers(t, s, 0)
+}
+
+// A tar can be made of names that nothing is made of: they are remembered all
+// the same, and a megabyte of them packs to a kilobyte.
+func TestNamesAreBounded(t *testing.T) {
+	s := open(t, t.TempDir(), "overlay2")
+	long := tarOf(t, file(whiteoutMeta+strings.Repeat("x", 1<<19), ""))
+	if _, err := s.Register(t.Context(), RegisterRequest{Owner: "work/x"}, bytes.NewReader(long)); errdefs.KindOf(err) != errdefs.InvalidArgument || len(err.Error()) > 1000 {
+		t.Errorf("a name of half a megabyte: %.1000v", err)
+	}
+	onlyLayers(t, s, 0)
+
+	root := t.TempDir()
+	u, err := newUnpacker(t.Context(), root, whiteoutNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.close()
+	split, err := createSplit(filepath.Join(t.TempDir(), splitName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer split.close()
+	u.named = maxNames - 10*perName // as after millions of others
+	many := slices.Repeat([]entry{dir("d/", 0o755)}, 10)
+	if _, err := u.all(bytes.NewReader(tarOf(t, many...)), split); errdefs.KindOf(err) != errdefs.InvalidArgument {
+		t.Errorf("too many names: %v", err)
+	}
 }
 
 func TestUnpackingEndsWithItsContext(t *testing.T) {

@@ -98,7 +98,8 @@ func (t *thin) open() error {
 	return nil
 }
 
-// numberFrom finds the first id above all that are in use.
+// numberFrom finds the first id above all that are in use. One in a file that
+// cannot be read is found to be taken when it is tried.
 func (t *thin) numberFrom() error {
 	entries, err := os.ReadDir(t.dir)
 	if err != nil {
@@ -111,7 +112,7 @@ func (t *thin) numberFrom() error {
 	t.next = 1
 	for _, dir := range dirs {
 		device, err := readDevice(dir)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errdefs.KindOf(err) == errdefs.DataLoss {
 			continue
 		}
 		if err != nil {
@@ -215,7 +216,7 @@ func (t *thin) close() error {
 func (*thin) whiteouts() whiteoutStyle { return whiteoutDeletes }
 
 func (*thin) check(dir string) error {
-	_, err := os.Lstat(filepath.Join(dir, deviceFile))
+	_, err := readDevice(dir)
 	return err
 }
 

@@ -27,6 +27,13 @@ const (
 	whiteoutOpaque = ".wh..wh..opq"
 )
 
+// Names stay in memory until the tar's end, and pack a thousand times smaller
+// than they are. A layer of three million files is within these.
+const (
+	maxNames = 512 << 20 // bytes
+	perName  = 100       // that an entry takes besides its name
+)
+
 // content is what unpacking learned about a tar.
 type content struct {
 	diff    digest.Digest
@@ -78,6 +85,7 @@ type unpacker struct {
 	buffer []byte
 	copied int64   // bytes of the present entry that went into a file
 	sum    [8]byte // their crc64
+	named  int     // of maxNames
 
 	implied implied
 }
@@ -117,11 +125,14 @@ func (u *unpacker) all(stream io.Reader, split *splitWriter) (size int64, err er
 		if err != nil {
 			return 0, errdefs.InvalidArgument.Errorf("reading tar: %w", err)
 		}
+		if u.named += len(header.Name) + perName; u.named > maxNames {
+			return 0, errdefs.InvalidArgument.Errorf("the names in the tar are too many or too long: at most %d MiB are read", maxNames>>20)
+		}
 		split.segment(reader.RawBytes())
 		u.copied = 0
 		added, err := u.entry(header, reader)
 		if err != nil {
-			return 0, fmt.Errorf("unpacking %q: %w", header.Name, classify(err))
+			return 0, fmt.Errorf("unpacking %.300q: %w", header.Name, classify(err))
 		}
 		kept, err := u.skip(reader)
 		if err != nil {
@@ -201,6 +212,9 @@ func (u *unpacker) entry(header *tar.Header, data io.Reader) (int64, error) {
 func cleanName(name string) (string, error) {
 	if strings.IndexByte(name, 0) >= 0 {
 		return "", errdefs.InvalidArgument.Errorf("the name has a zero byte")
+	}
+	if len(name) >= unix.PathMax { // also one of which nothing is made
+		return "", errdefs.InvalidArgument.Errorf("the name has %d bytes; at most %d are allowed", len(name), unix.PathMax-1)
 	}
 	clean := path.Clean(strings.TrimLeft(name, "/"))
 	if clean == ".." || strings.HasPrefix(clean, "../") {

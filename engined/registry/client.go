@@ -21,6 +21,10 @@ const (
 	DefaultAttempts  = 5
 )
 
+// answerTimeout is how long a manifest, or what else is small, may take from the
+// question to its last byte: a registry can stop in the middle.
+const answerTimeout = 2 * time.Minute
+
 // Options configure a Client.
 type Options struct {
 	Dir       string   // for blobs on their way; made if missing
@@ -48,6 +52,8 @@ type Client struct {
 	downloading *queue
 	uploading   *queue
 
+	answerTimeout time.Duration
+
 	alive context.Context // ends with Close
 	end   context.CancelFunc
 	work  sync.WaitGroup // downloads
@@ -68,7 +74,7 @@ func Open(options Options) (*Client, error) {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
 	}
-	c := &Client{options: options, log: options.Logger,
+	c := &Client{options: options, log: options.Logger, answerTimeout: answerTimeout,
 		downloading: &queue{free: options.Downloads}, uploading: &queue{free: options.Uploads},
 		downloads: map[string]*download{}, transports: map[host]http.RoundTripper{}}
 	var err error

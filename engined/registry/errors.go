@@ -127,8 +127,10 @@ func mayPass(err error) bool {
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
+	// net.ErrClosed: the transport sees that the registry hangs up and closes the
+	// connection while we still send.
 	var timeout net.Error
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, errStalled) || errors.Is(err, errMirror) || errors.As(err, &timeout) && timeout.Timeout()
 }
 

@@ -40,6 +40,7 @@ type Repository struct {
 func (c *Client) Pull(ctx context.Context, named reference.Named, auth Auth) *Repository {
 	r := c.repository(named)
 	for _, mirror := range c.mirrors[reference.Domain(named)] { // credentials are the registry's
+		mirror.insecure = mirror.insecure || c.insecure.holds(ctx, mirror.name)
 		r.remotes = append(r.remotes, &remote{client: c, host: mirror, auth: authn.Anonymous, scopes: r.scopes("pull")})
 	}
 	r.remotes = append(r.remotes, &remote{client: c, host: c.hostOf(ctx, reference.Domain(named)), auth: authenticator(auth), scopes: r.scopes("pull")})
@@ -69,12 +70,16 @@ func (r *Repository) scopes(actions string) []string {
 
 // ask asks the mirrors, then the registry. A mirror that fails is not asked
 // again; what the registry says, counts.
-func (r *Repository) ask(ctx context.Context, do func(*remote) error) error {
+func (r *Repository) ask(ctx context.Context, do func(context.Context, *remote) error) error {
 	for {
 		r.mu.Lock()
 		first, last := r.remotes[0], len(r.remotes) == 1
 		r.mu.Unlock()
-		err := r.client.retry(ctx, func() error { return do(first) })
+		err := r.client.retry(ctx, func() error {
+			ctx, cancel := context.WithTimeout(ctx, r.client.answerTimeout)
+			defer cancel()
+			return do(ctx, first)
+		})
 		if err == nil || last || ctx.Err() != nil {
 			return err
 		}
@@ -85,6 +90,19 @@ func (r *Repository) ask(ctx context.Context, do func(*remote) error) error {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// GiveUpMirror leaves out the mirror that is asked at present. It is false if
+// that is the registry itself.
+func (r *Repository) GiveUpMirror() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.remotes) == 1 {
+		return false
+	}
+	r.client.log.Warn("a mirror does not help", "mirror", r.remotes[0].host.name, "repository", r.named)
+	r.remotes = r.remotes[1:]
+	return true
 }
 
 // Manifest is a manifest or an index as it came.
@@ -98,7 +116,7 @@ var accepted = []string{DockerManifest, DockerManifestList, ocispec.MediaTypeIma
 
 // Manifest fetches what a tag or digest means.
 func (r *Repository) Manifest(ctx context.Context, at string) (m Manifest, err error) {
-	err = r.ask(ctx, func(from *remote) (err error) {
+	err = r.ask(ctx, func(ctx context.Context, from *remote) (err error) {
 		m, err = r.manifestFrom(ctx, from, at)
 		return err
 	})
@@ -157,7 +175,7 @@ func (r *Repository) Small(ctx context.Context, of ocispec.Descriptor, limit int
 	if of.Size < 0 || of.Size > limit {
 		return nil, errdefs.InvalidArgument.Errorf("blob %s has %d bytes; at most %d are allowed", of.Digest, of.Size, limit)
 	}
-	err = r.ask(ctx, func(from *remote) error {
+	err = r.ask(ctx, func(ctx context.Context, from *remote) error {
 		response, err := from.do(ctx, request{method: http.MethodGet, path: r.url("blobs", of.Digest.String())}, http.StatusOK)
 		if err != nil {
 			return err
@@ -179,7 +197,7 @@ func (r *Repository) Tags(ctx context.Context) (tags []string, err error) {
 	for next != "" {
 		var page struct{ Tags []string }
 		var after string
-		err := r.ask(ctx, func(from *remote) error {
+		err := r.ask(ctx, func(ctx context.Context, from *remote) error {
 			response, err := from.do(ctx, request{method: http.MethodGet, path: next}, http.StatusOK)
 			if err != nil {
 				return err

@@ -168,6 +168,9 @@ func choose(entries []ocispec.Descriptor, wanted ocispec.Platform) (best ocispec
 	return best, bestRank > 0
 }
 
+// Runs is true if what is for has runs where wanted does.
+func Runs(wanted, has ocispec.Platform) bool { return suits(wanted, &has) > 0 }
+
 // suits ranks a platform: 0 does not run, more is better. An ARM processor runs
 // what is for its predecessors: v7 runs v6 and v5.
 func suits(wanted ocispec.Platform, has *ocispec.Platform) int {
