@@ -48,13 +48,13 @@ stop: ## stop what `make run` started and remove ./.run
 test: packages-test build ## unit and integration tests, with a summary (root)
 	@$(TOOL)/summary \
 		-- go test -race -json -tags '$(OCIRUN_TAGS)' $(UNIT) \
-		-- go test -json -p 1 -timeout 15m ./integration/...
+		-- go test -json -p 1 -timeout 30m ./integration/...
 
 unit: ## unit tests with the race detector
 	@$(TOOL)/summary -- go test -race -json -tags '$(OCIRUN_TAGS)' $(UNIT)
 
 integration: packages-test build ## integration tests alone (root)
-	@$(TOOL)/summary -- go test -json -p 1 -timeout 15m ./integration/...
+	@$(TOOL)/summary -- go test -json -p 1 -timeout 30m ./integration/...
 
 check: ## gofmt, vet, layout of the rooms, shell scripts
 	@unformatted=$$(gofmt -l cmd engined failpoint integration libcontainer nsenter proto runtime shim supervisor); \

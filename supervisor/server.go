@@ -27,6 +27,10 @@ const maxRequest = 4 << 20
 // connectionBuffer is what each connection reads into; requests are small.
 const connectionBuffer = 4 << 10
 
+// window is how much of a request may be under way. Given, it also ends gRPC's
+// measuring of the connection, which costs a ping for each message.
+const window = 64 << 10
+
 // Listen opens addresses as in --listen: unix:///path or, on the loopback
 // interface alone, tcp://host:port. A unix socket is for this user and root.
 func Listen(address string) (net.Listener, error) {
@@ -91,6 +95,8 @@ func (s *Supervisor) Serve(ctx context.Context, listeners []net.Listener, grace 
 		grpc.Creds(peerCredentials{}),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.ReadBufferSize(connectionBuffer),
+		grpc.StaticStreamWindowSize(window),
+		grpc.StaticConnWindowSize(window),
 		grpc.UnaryInterceptor(s.answer),
 		grpc.StreamInterceptor(s.answerStream),
 	)
