@@ -291,6 +291,24 @@ func TestForeignDirectoriesAreSkipped(t *testing.T) {
 	})
 }
 
+// TestAProcessMayHaveAnyName: none is taken for a file of the container's directory.
+func TestAProcessMayHaveAnyName(t *testing.T) {
+	withEachShim(t, func(t *testing.T, s *stack) {
+		c := s.run("a", "exec sleep 1000")
+		if _, err := s.client.AddProcess(t.Context(), &api.AddProcessRequest{Id: "a", Pid: "doomed", Args: []string{"sleep", "1000"}}); err != nil {
+			t.Fatal(err)
+		}
+		s.end(unix.SIGKILL)
+		s.start()
+		if status := s.state("a").Status; status != "running" {
+			t.Errorf("after the restart: %s", status)
+		}
+		if err := unix.Kill(int(c.Processes[0].SystemPid), 0); err != nil {
+			t.Errorf("the container: %v", err)
+		}
+	})
+}
+
 func TestTermLeavesContainersRunning(t *testing.T) {
 	withEachShim(t, func(t *testing.T, s *stack) {
 		c := s.run("a", "exec sleep 1000")
