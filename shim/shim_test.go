@@ -419,6 +419,28 @@ func fillFifo(t *testing.T, path string) (sent []byte) {
 	}
 }
 
+// An exit for which the disk has no room is written and told when there is.
+func TestExitWaitsForRoomOnTheDisk(t *testing.T) {
+	b := newBox(t, []string{"/bin/sleep", "1000"}, nil)
+	b.start(proto.Request{})
+	dir := filepath.Join(b.dir, proto.Init)
+	must(t, unix.Mount("small", dir, "tmpfs", 0, "size=4096"))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	filler := filepath.Join(dir, "filler")
+	must(t, os.WriteFile(filler, make([]byte, 4096), 0o600))
+	must(t, b.client.Signal(b.ctx, proto.Init, int(unix.SIGKILL)))
+	for said := ""; !strings.Contains(said, proto.ExitFile); {
+		data, err := os.ReadFile(filepath.Join(b.dir, proto.LogFile))
+		must(t, err)
+		said = string(data)
+		must(t, b.ctx.Err())
+	}
+	must(t, os.Remove(filler))
+	if exit := b.exit(proto.Init); exit.Signal != int(unix.SIGKILL) {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
 func TestKilledRuntimeLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	hook, begun := filepath.Join(dir, "hook"), filepath.Join(dir, "begun")
