@@ -166,10 +166,12 @@ func (c *Container) Checkpoints(dir string) ([]Checkpoint, error) {
 	return found, nil
 }
 
-// DeleteCheckpoint removes a checkpoint.
+// DeleteCheckpoint removes a checkpoint, and nothing else: a bundle has a file of
+// that name too.
 func (c *Container) DeleteCheckpoint(dir, name string) error {
 	path := filepath.Join(c.checkpointDir(dir), name)
-	if _, err := os.Stat(filepath.Join(path, checkpointFile)); err != nil {
+	var saved Checkpoint
+	if err := shim.ReadFile(filepath.Join(path, checkpointFile), &saved); err != nil || saved.Name != name {
 		return noCheckpoint(name, c.checkpointDir(dir))
 	}
 	if err := os.RemoveAll(path); err != nil {

@@ -49,6 +49,26 @@ func TestRestoreTakesTheCheckpointsFlags(t *testing.T) {
 	}
 }
 
+func TestOnlyCheckpointsAreDeleted(t *testing.T) {
+	dir, c := t.TempDir(), &Container{}
+	bundle, saved := filepath.Join(dir, "bundle"), filepath.Join(dir, "one")
+	if err := errors.Join(
+		os.Mkdir(bundle, 0o700), os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion": "1.0.2"}`), 0o600),
+		os.Mkdir(saved, 0o700), shim.WriteFile(filepath.Join(saved, checkpointFile), Checkpoint{Name: "one"}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeleteCheckpoint(dir, "bundle"); errdefs.KindOf(err) != errdefs.NotFound {
+		t.Errorf("a bundle: %v", err)
+	}
+	if err := c.DeleteCheckpoint(dir, "one"); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "bundle" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestCheckpointThatFailsSaysCRIUsReason(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "dump.log")
 	failed := errdefs.Internal.Errorf("criu failed: log file: dump.log")

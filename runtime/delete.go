@@ -28,10 +28,11 @@ func (c *Container) Doom() error {
 	return os.WriteFile(filepath.Join(c.dir, doomedFile), nil, 0o600)
 }
 
-// Doomed reports whether the container is to go.
+// Doomed reports whether the container is to go. A directory of that name is a
+// process's, which may be called so.
 func (c *Container) Doomed() bool {
-	_, err := os.Lstat(filepath.Join(c.dir, doomedFile))
-	return err == nil
+	about, err := os.Lstat(filepath.Join(c.dir, doomedFile))
+	return err == nil && about.Mode().IsRegular()
 }
 
 // Dismiss has the shim delete the container and end. With a dead shim the

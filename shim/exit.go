@@ -42,7 +42,9 @@ func (s *Shim) settleExit(p *process) {
 	}
 	failpoint.At("shim-output-drained")
 	if err := proto.WriteFile(p.file(proto.ExitFile), p.exit); err != nil {
-		logf("process %s: %v", p.name, err) // the supervisor finds no file and asks the kernel
+		logf("process %s: %v", p.name, err)
+		s.settleLater(p)
+		return
 	}
 	failpoint.At("shim-exit-written")
 	p.phase = finished
@@ -50,6 +52,19 @@ func (s *Shim) settleExit(p *process) {
 	failpoint.At("shim-exit-told")
 	p.closeIO()
 	s.sunk()
+}
+
+// exitRetry is the pause before exit.json is tried again when there is no room for
+// it: without the file nobody would ever learn of the end.
+const exitRetry = time.Second
+
+func (s *Shim) settleLater(p *process) {
+	if p.exitWait == nil {
+		p.exitWait = s.after(exitRetry, func() {
+			p.exitWait = nil
+			s.settleExit(p)
+		})
+	}
 }
 
 // closeIO gives back all that the process's stdio held. Queues are still sent.
@@ -68,7 +83,7 @@ func (p *process) closeIO() {
 		k.finish()
 	}
 	p.sinks = nil
-	for _, t := range []*timer{p.await, p.lostWait} {
+	for _, t := range []*timer{p.await, p.lostWait, p.exitWait} {
 		if t != nil {
 			p.s.stop(t)
 		}

@@ -176,6 +176,20 @@ func (l *launch) openFifos() error {
 	return l.addFifo(&sink{stdin: true}, l.request.Stdin)
 }
 
+// takeFifo takes all that stdin's fifo holds, however much is queued: it was written
+// before whoever did so has the shim close stdin, which comes in another way.
+func (p *process) takeFifo() {
+	for _, k := range p.sinks {
+		if !k.fifo || !k.stdin {
+			continue
+		}
+		left, err := unix.FcntlInt(uintptr(k.fd), unix.F_GETPIPE_SZ, 0)
+		for n := 1; err == nil && n > 0 && left > 0; left -= n {
+			n = k.receive()
+		}
+	}
+}
+
 func (l *launch) addFifo(k *sink, path string) error {
 	fd, err := openFifo(path, unix.O_RDWR)
 	if err != nil {

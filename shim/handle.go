@@ -114,13 +114,15 @@ func (s *Shim) resize(req proto.ResizeRequest) error {
 	return p.resize(req.Width, req.Height)
 }
 
-// closeStdin ends the process's stdin. A terminal's input only takes no more.
+// closeStdin ends the process's stdin, after what its fifo holds. A terminal's
+// input only takes no more.
 func (s *Shim) closeStdin(name string) error {
 	p, err := s.alive(name)
 	if err != nil {
 		return err
 	}
 	if p.input != nil {
+		p.takeFifo()
 		p.input.end()
 	}
 	return nil

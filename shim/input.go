@@ -17,7 +17,7 @@ type input struct {
 	fd      int  // -1 once closed
 	early   bool // a terminal that is still to come; bytes are queued
 	source  *source
-	queue   []byte // what the process has not taken yet; at most inputChunk
+	queue   []byte // what the process has not taken yet; at most inputChunk, and a fifo's last
 	closing bool   // close it when the queue is taken
 }
 
@@ -132,10 +132,9 @@ func (p *process) feed() {
 	}
 }
 
-// receive reads input from a client.
-func (k *sink) receive() {
+// receive reads input from a client and returns how much that was.
+func (k *sink) receive() (n int) {
 	buffer := k.s.memory.input[:inputChunk]
-	var n int
 	var err error
 	if k.fifo {
 		n, err = unix.Read(k.fd, buffer)
@@ -151,6 +150,7 @@ func (k *sink) receive() {
 	default:
 		k.feed(buffer[:n])
 	}
+	return max(n, 0)
 }
 
 // feed gives a client's bytes to the process, unless they detach it.

@@ -46,6 +46,7 @@ type process struct {
 	lostSaid int64 // lines in the last LogLost
 	lostWait *timer
 	exit     proto.Exit
+	exitWait *timer // exit.json could not be written
 }
 
 // validName keeps a process's name a plain file name in the container's directory.

@@ -379,6 +379,68 @@ func TestFifosCarryOutputAndAnUnopenedOneIsAnError(t *testing.T) {
 	}
 }
 
+// What a client has written to its fifo before it closes stdin arrives, also of a
+// process that takes its time: all that pipe, queue and fifo can hold.
+func TestCloseStdinComesAfterWhatTheFifoHolds(t *testing.T) {
+	b := newBox(t, sh("while ! [ -e /go ]; do sleep 0.05; done; exec cat"), nil)
+	in, out := filepath.Join(b.dir, "in"), filepath.Join(b.dir, "out")
+	must(t, unix.Mkfifo(in, 0o600))
+	must(t, unix.Mkfifo(out, 0o600))
+	reader, err := os.OpenFile(out, os.O_RDWR, 0)
+	must(t, err)
+	defer reader.Close()
+	b.start(proto.Request{Stdin: in, Stdout: out})
+	sent := fillFifo(t, in)
+	must(t, b.client.CloseStdin(b.ctx, proto.Init))
+	must(t, os.WriteFile(filepath.Join(b.bundle, "rootfs", "go"), nil, 0o600))
+	got := make([]byte, len(sent))
+	must(t, reader.SetReadDeadline(time.Now().Add(time.Minute)))
+	if n, err := io.ReadFull(reader, got); err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d of %d bytes came, %v", n, len(sent), err)
+	}
+	if exit := b.exit(proto.Init); exit.Status != 0 {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
+// fillFifo writes until nobody takes any more, and returns what it has written.
+func fillFifo(t *testing.T, path string) (sent []byte) {
+	t.Helper()
+	writer, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	must(t, err)
+	defer writer.Close()
+	random := rand.NewChaCha8([32]byte{2})
+	for piece := make([]byte, 4096); ; sent = append(sent, piece...) {
+		random.Read(piece)
+		must(t, writer.SetWriteDeadline(time.Now().Add(time.Second)))
+		if _, err := writer.Write(piece); err != nil {
+			return sent
+		}
+	}
+}
+
+// An exit for which the disk has no room is written and told when there is.
+func TestExitWaitsForRoomOnTheDisk(t *testing.T) {
+	b := newBox(t, []string{"/bin/sleep", "1000"}, nil)
+	b.start(proto.Request{})
+	dir := filepath.Join(b.dir, proto.Init)
+	must(t, unix.Mount("small", dir, "tmpfs", 0, "size=4096"))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	filler := filepath.Join(dir, "filler")
+	must(t, os.WriteFile(filler, make([]byte, 4096), 0o600))
+	must(t, b.client.Signal(b.ctx, proto.Init, int(unix.SIGKILL)))
+	for said := ""; !strings.Contains(said, proto.ExitFile); {
+		data, err := os.ReadFile(filepath.Join(b.dir, proto.LogFile))
+		must(t, err)
+		said = string(data)
+		must(t, b.ctx.Err())
+	}
+	must(t, os.Remove(filler))
+	if exit := b.exit(proto.Init); exit.Signal != int(unix.SIGKILL) {
+		t.Errorf("exit %+v", exit)
+	}
+}
+
 func TestKilledRuntimeLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	hook, begun := filepath.Join(dir, "hook"), filepath.Join(dir, "begun")

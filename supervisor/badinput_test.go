@@ -52,6 +52,7 @@ func TestBadInputHasACodeAndNamesTheField(t *testing.T) {
 		{"a bundle that is not there", create(&api.CreateContainerRequest{Id: "x", BundlePath: "/no/such"}), codes.InvalidArgument, "bundle /no/such"},
 		{"no such runtime", create(&api.CreateContainerRequest{Id: "x", BundlePath: good, Runtime: "no-such"}), codes.InvalidArgument, `runtime "no-such"`},
 		{"a fifo that is not there", create(&api.CreateContainerRequest{Id: "x", BundlePath: good, Stdin: fifo + "-not"}), codes.InvalidArgument, "stdin: "},
+		{"a file in place of a fifo", create(&api.CreateContainerRequest{Id: "x", BundlePath: good, Stderr: filepath.Join(good, "config.json")}), codes.InvalidArgument, "stderr: "},
 		{"an id that is taken", create(&api.CreateContainerRequest{Id: "there", BundlePath: good}), codes.AlreadyExists, "there"},
 		{"no such checkpoint", create(&api.CreateContainerRequest{Id: "x", BundlePath: good, Checkpoint: "none"}), codes.NotFound, "checkpoint: "},
 		{"a checkpoint that does not start", create(&api.CreateContainerRequest{Id: "x", BundlePath: good, Checkpoint: "c", CreateOnly: true}), codes.InvalidArgument, "create_only: "},

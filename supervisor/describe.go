@@ -37,7 +37,7 @@ func describe(name string, spec *specs.Process, request runtime.Request) *api.Pr
 func exitMessage(exit runtime.Exit) *api.Exit {
 	return &api.Exit{
 		Status: uint32(exit.Status), Signal: uint32(exit.Signal), ExitedAt: timestamppb.New(exit.Time),
-		OomKilled: exit.OOMKilled, Reason: exit.Reason,
+		OomKilled: exit.OOMKilled, Reason: exit.Reason, LogLost: exit.LogLost,
 	}
 }
 

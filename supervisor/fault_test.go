@@ -16,6 +16,7 @@ import (
 
 	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
 )
 
 // follower collects events for as long as a test runs.
@@ -291,6 +292,24 @@ func TestForeignDirectoriesAreSkipped(t *testing.T) {
 	})
 }
 
+// TestAProcessMayHaveAnyName: none is taken for a file of the container's directory.
+func TestAProcessMayHaveAnyName(t *testing.T) {
+	withEachShim(t, func(t *testing.T, s *stack) {
+		c := s.run("a", "exec sleep 1000")
+		if _, err := s.client.AddProcess(t.Context(), &api.AddProcessRequest{Id: "a", Pid: "doomed", Args: []string{"sleep", "1000"}}); err != nil {
+			t.Fatal(err)
+		}
+		s.end(unix.SIGKILL)
+		s.start()
+		if status := s.state("a").Status; status != "running" {
+			t.Errorf("after the restart: %s", status)
+		}
+		if err := unix.Kill(int(c.Processes[0].SystemPid), 0); err != nil {
+			t.Errorf("the container: %v", err)
+		}
+	})
+}
+
 func TestTermLeavesContainersRunning(t *testing.T) {
 	withEachShim(t, func(t *testing.T, s *stack) {
 		c := s.run("a", "exec sleep 1000")
@@ -310,6 +329,43 @@ func TestTermLeavesContainersRunning(t *testing.T) {
 			t.Errorf("after the restart: %s", status)
 		}
 	})
+}
+
+// TestRestartBesideARuntimeThatHangs: a created container's runtime is asked whether it
+// was started, and nobody else waits for the answer.
+func TestRestartBesideARuntimeThatHangs(t *testing.T) {
+	t.Parallel() // much of it is waiting
+	s := newStack(t)
+	script, hang := filepath.Join(s.dir, "runtime"), filepath.Join(s.dir, "hang")
+	text := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *\" state \"*) while [ -e %s ]; do sleep 0.05; done;; esac\nexec %s \"$@\"\n", hang, s.runtime)
+	if err := errors.Join(os.WriteFile(script, []byte(text), 0o700), os.WriteFile(hang, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: "created", BundlePath: s.bundle("exit 4"), Runtime: script, CreateOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.run("other", "exec sleep 1000")
+	s.end(unix.SIGKILL)
+	began := time.Now()
+	s.start()
+	if took := time.Since(began); took > runtime.DefaultLimits.Runtime/2 {
+		t.Errorf("the restart took %v", took)
+	}
+	for id, want := range map[string]string{"created": "created", "other": "running"} {
+		if status := s.state(id).Status; status != want {
+			t.Errorf("%s is %s", id, status)
+		}
+	}
+	if err := os.Remove(hang); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client.StartContainer(t.Context(), &api.StartContainerRequest{Id: "created"}); err != nil {
+		t.Fatal(err)
+	}
+	if exit := s.wait("created", ""); exit.Status != 4 {
+		t.Errorf("%v", exit)
+	}
 }
 
 func TestSecondSupervisorIsRefused(t *testing.T) {

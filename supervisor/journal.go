@@ -110,7 +110,7 @@ func (j *journal) adopt(segments []segment) (broken bool, err error) {
 		file.Close()
 		return false, err
 	}
-	last.first, last.last, last.size = scanned.header.First, scanned.last, scanned.size
+	last.first, last.last, last.size, last.head = scanned.header.First, scanned.last, scanned.size, scanned.head
 	for i := range segments[:len(segments)-1] {
 		segments[i].last = segments[i+1].first - 1
 	}
@@ -145,7 +145,7 @@ func (j *journal) begin(first, previous uint64) error {
 	j.file = file
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.segments = append(j.segments, segment{path: path, first: first, last: first - 1, size: size})
+	j.segments = append(j.segments, segment{path: path, first: first, last: first - 1, size: size, head: size})
 	return nil
 }
 
@@ -189,7 +189,8 @@ func (j *journal) current() segment {
 // rotate begins a new segment when the current one is full, and makes room.
 func (j *journal) rotate() error {
 	current := j.current()
-	if current.count() < j.limits.events/segmentShare && current.size < j.limits.bytes/segmentShare {
+	// The header is not counted: one as long as that would leave room for one event.
+	if current.count() < j.limits.events/segmentShare && current.size-current.head < j.limits.bytes/segmentShare {
 		return nil
 	}
 	if err := j.begin(current.last+1, current.last); err != nil {

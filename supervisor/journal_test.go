@@ -10,7 +10,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
+	"github.com/engined/engined/runtime"
 )
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -168,6 +170,38 @@ func TestJournalIsBoundedBySize(t *testing.T) {
 	}
 	if total > 64<<10 {
 		t.Errorf("%d bytes on disk", total)
+	}
+}
+
+// TestJournalOfManyContainersStillFillsItsSegments: each segment begins with what is
+// recorded of all of them, which may be more than a segment's share of the limit.
+func TestJournalOfManyContainersStillFillsItsSegments(t *testing.T) {
+	const bytes, containers = 64 << 10, 1000
+	dir := t.TempDir()
+	j := openTestJournal(t, dir, limits{events: 1 << 20, bytes: bytes})
+	for i := range containers {
+		put(t, j, eventCreated, fmt.Sprintf("container-%d", i), "")
+	}
+	for range 100 {
+		put(t, j, eventUpdate, "container-0", "")
+	}
+	kept := put(t, j, eventPause, "container-0", "")
+	for reopened := range 2 {
+		if got, err := all(t, j, kept-50); err != nil || len(got) != 50 {
+			t.Errorf("opened %d times: %d of the last 50 events, %v", reopened+1, len(got), err)
+		}
+		j.close()
+		j = openTestJournal(t, dir, limits{events: 1 << 20, bytes: bytes})
+	}
+}
+
+// TestJournalWithoutRoomIsRefused: there would be segments without an event.
+func TestJournalWithoutRoomIsRefused(t *testing.T) {
+	for _, events := range []int{-1, 1, segmentShare - 1} {
+		_, err := Open(Config{Workers: 1, Journal: JournalLimits{Events: events}, Host: &runtime.Host{StateDir: t.TempDir()}, Logger: quiet})
+		if errdefs.KindOf(err) != errdefs.InvalidArgument {
+			t.Errorf("%d: %v", events, err)
+		}
 	}
 }
 

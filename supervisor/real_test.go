@@ -1,7 +1,9 @@
 package supervisor_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/proto/errdefs"
@@ -114,6 +117,61 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	if got := s.stored(); !slices.Equal(got, want) {
 		t.Errorf("events %q", got)
 	}
+}
+
+// TestOOMIsAnEvent: the exit says so, too.
+func TestOOMIsAnEvent(t *testing.T) {
+	s := newStack(t)
+	limit := int64(32 << 20)
+	bundle := s.bundle("x=0123456789; while :; do x=$x$x$x; done", func(spec *specs.Spec) {
+		spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	})
+	if _, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: "a", BundlePath: bundle}); err != nil {
+		t.Fatal(err)
+	}
+	if exit := s.wait("a", ""); exit.Status != 137 || !exit.OomKilled {
+		t.Errorf("%v", exit)
+	}
+	s.settles(t, func() error {
+		if events := s.stored(); !slices.Contains(events, "oom a") {
+			return fmt.Errorf("no event tells: %q", events)
+		}
+		return nil
+	})
+}
+
+// TestFullDiskOfALog: the container goes on, each line is in the log or counted as
+// lost, and that is said.
+func TestFullDiskOfALog(t *testing.T) {
+	s := newStack(t)
+	disk := filepath.Join(s.dir, "disk")
+	if err := errors.Join(os.Mkdir(disk, 0o700), unix.Mount("small", disk, "tmpfs", 0, "size=256k")); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(disk, unix.MNT_DETACH)
+	const lines = 20000
+	path := filepath.Join(disk, "log")
+	_, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{
+		Id: "a", BundlePath: s.bundle(fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done; exit 3", lines)),
+		Log: &api.LogSpec{Driver: "json-file", Path: path},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exit := s.wait("a", "")
+	log, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept := int64(bytes.Count(log, []byte("\n"))); exit.Status != 3 || kept == 0 || exit.LogLost == 0 || kept+exit.LogLost != lines {
+		t.Errorf("%d lines are kept of %d, %v", kept, lines, exit)
+	}
+	s.settles(t, func() error {
+		if !strings.Contains(s.logged(), "log lines are lost") {
+			return errors.New("the supervisor does not say it")
+		}
+		return nil
+	})
 }
 
 func TestManyContainersStartTogether(t *testing.T) {

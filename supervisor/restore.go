@@ -89,22 +89,46 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 		s.logger.Warn("the bundle of a restored container is gone", "container", id, "error", err)
 	}
 	found[0].Spec = spec
-	c := &container{handle: handle, status: s.restoredStatus(handle, found[0], known)}
+	// Of what CreateContainer only created: the last supervisor may have died between
+	// start and record.
+	unsure := found[0].Request.CreateOnly && known[runtime.Init]&recordedStart == 0
+	c := &container{handle: handle, status: statusCreated}
+	if !unsure {
+		c.status = s.restoredStatus(handle, found[0])
+	}
 	for _, f := range found {
 		c.processes = append(c.processes, restoredProcess(f))
 	}
+	c.init().held = unsure
 	// In the table first: the events may be recorded already, and then change nothing.
 	err = s.ask(func(t *table) error { t.containers[id] = c; return nil })
 	if err == nil {
 		err = s.record(&api.Event{Type: eventCreated, Id: id, Timestamp: timestamppb.New(handle.Record().Created)}, func(*table) {})
 	}
-	if err == nil && c.status != statusCreated {
+	if err == nil && !unsure {
 		err = s.recordFound(c, found, known)
 	}
 	if err != nil {
 		return // stopping
 	}
+	if unsure { // asked later: a runtime that hangs holds up nobody else
+		s.queues.put(id, exclusive, func() { s.settleCreated(c, found, known) })
+	}
 	s.attend(c)
+}
+
+// settleCreated asks the runtime whether a restored container has been started, and
+// records what it has missed if so.
+func (s *Supervisor) settleCreated(c *container, found []runtime.Process, known map[string]progress) {
+	created, err := c.handle.Created(s.life)
+	if err != nil {
+		s.logger.Warn("asking the runtime for a container's status", "container", c.handle.ID(), "error", err)
+	}
+	if !created && s.recordFound(c, found, known) != nil {
+		return // stopping
+	}
+	_ = s.ask(func(*table) error { c.init().held = false; return nil })
+	s.noteExit(c, runtime.Init)
 }
 
 // restoredProcess is a process as its files have it. Its exit is not in it yet.
@@ -118,19 +142,8 @@ func restoredProcess(f runtime.Process) *process {
 	return p
 }
 
-// restoredStatus is what the container is before its exit is looked at. What
-// CreateContainer only created runs if its start is recorded, or if the runtime
-// says so: the supervisor may have died between start and record.
-func (s *Supervisor) restoredStatus(handle *runtime.Container, init runtime.Process, known map[string]progress) string {
-	if init.Request.CreateOnly && known[runtime.Init]&recordedStart == 0 {
-		created, err := handle.Created(s.life)
-		if err != nil {
-			s.logger.Warn("asking the runtime for a container's status", "container", handle.ID(), "error", err)
-		}
-		if created {
-			return statusCreated
-		}
-	}
+// restoredStatus is what a container that was started is before its exit is looked at.
+func (s *Supervisor) restoredStatus(handle *runtime.Container, init runtime.Process) string {
 	if init.Exit != nil {
 		return statusRunning
 	}
@@ -153,10 +166,13 @@ func (s *Supervisor) recordFound(c *container, found []runtime.Process, known ma
 			continue
 		}
 		event := &api.Event{Type: eventStartProcess, Id: id, Pid: f.Name, SystemPid: uint32(f.Started.Pid), Timestamp: timestamppb.New(f.Started.Time)}
+		apply := func(*table) {}
 		if f.Name == runtime.Init {
 			event.Type = eventStartContainer
+			status := s.restoredStatus(c.handle, f)
+			apply = func(*table) { c.turn(statusCreated, status) }
 		}
-		if err := s.record(event, func(*table) {}); err != nil {
+		if err := s.record(event, apply); err != nil {
 			return err
 		}
 	}

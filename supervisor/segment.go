@@ -40,6 +40,7 @@ type segment struct {
 	path        string
 	first, last uint64 // last is first-1 while it is empty
 	size        int64
+	head        int64 // of it the header, which is as long as there are containers
 }
 
 func (s segment) count() int { return int(s.last - s.first + 1) }
@@ -210,6 +211,7 @@ type scanned struct {
 	facts  facts
 	last   uint64
 	size   int64 // up to the end of the last good frame
+	head   int64 // of the header
 	broken bool  // what follows is not what a killed writer leaves
 }
 
@@ -220,7 +222,7 @@ func scanSegment(file io.ReaderAt) (scanned, error) {
 	if err != nil {
 		return scanned{}, fmt.Errorf("reading the header: %w", err)
 	}
-	result := scanned{size: size}
+	result := scanned{size: size, head: size}
 	if err := json.Unmarshal(payload, &result.header); err != nil {
 		return scanned{}, fmt.Errorf("reading the header: %w", err)
 	}

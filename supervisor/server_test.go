@@ -262,6 +262,39 @@ func TestWorkOutlivesItsClient(t *testing.T) {
 	}
 }
 
+// TestWaitForAProcessThatFailsToStartEnds: there is no exit to come.
+func TestWaitForAProcessThatFailsToStartEnds(t *testing.T) {
+	s, client, _ := serve(t, JournalLimits{})
+	c := &container{status: statusRunning, processes: []*process{newProcess(runtime.Init, nil, runtime.Request{}), newProcess("p", nil, runtime.Request{})}}
+	hold := make(chan struct{})
+	if err := errors.Join(
+		s.ask(func(table *table) error { table.containers["a"] = c; return nil }),
+		s.post(func(*table) { <-hold }),
+	); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := client.Wait(t.Context(), &api.WaitRequest{Id: "a", Pid: "p"})
+		ended <- err
+	}()
+	for len(s.tasks) == 0 {
+		time.Sleep(time.Millisecond) // nothing tells that it is in the queue
+	}
+	if err := s.post(func(table *table) { c.drop("p"); delete(table.containers, "a") }); err != nil {
+		t.Fatal(err)
+	}
+	close(hold)
+	select {
+	case err := <-ended:
+		if errdefs.CodeOf(err) != errdefs.NoSuchExec {
+			t.Errorf("%v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it waits for ever")
+	}
+}
+
 func TestListenRefusesWhatIsNotPrivate(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

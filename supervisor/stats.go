@@ -52,12 +52,16 @@ func statsMessage(s cgroup.Stats) *api.CgroupStats {
 			ThrottlingData: &api.ThrottlingData{
 				Periods: s.CPU.Periods, ThrottledPeriods: s.CPU.ThrottledPeriods, ThrottledTime: s.CPU.Throttled,
 			},
+			Psi: psiMessage(s.CPU.Pressure),
 		},
 		MemoryStats: &api.MemoryStats{
 			Cache: s.Memory.Cache, Usage: memoryMessage(s.Memory.MemoryUse), SwapUsage: memoryMessage(s.Memory.Swap),
 			KernelUsage: memoryMessage(s.Memory.Kernel), Stats: s.Memory.Raw,
+			Psi: psiMessage(s.Memory.Pressure),
 		},
-		BlkioStats:   &api.BlkioStats{IoServiceBytesRecursive: ioMessages(s.IO.Bytes), IoServicedRecursive: ioMessages(s.IO.Operations)},
+		BlkioStats: &api.BlkioStats{
+			IoServiceBytesRecursive: ioMessages(s.IO.Bytes), IoServicedRecursive: ioMessages(s.IO.Operations), Psi: psiMessage(s.IO.Pressure),
+		},
 		HugetlbStats: map[string]*api.HugetlbStats{},
 		PidsStats:    &api.PidsStats{Current: s.Pids.Current, Limit: s.Pids.Limit},
 	}
@@ -72,6 +76,17 @@ func statsMessage(s cgroup.Stats) *api.CgroupStats {
 
 func memoryMessage(use cgroup.MemoryUse) *api.MemoryData {
 	return &api.MemoryData{Usage: use.Usage, MaxUsage: use.Peak, Failcnt: use.Failures, Limit: use.Limit}
+}
+
+// psiMessage is nil where the kernel counts no pressure.
+func psiMessage(pressure *cgroup.Pressure) *api.PSIStats {
+	if pressure == nil {
+		return nil
+	}
+	one := func(s cgroup.Stall) *api.PSIData {
+		return &api.PSIData{Avg10: s.Avg10, Avg60: s.Avg60, Avg300: s.Avg300, Total: s.Total}
+	}
+	return &api.PSIStats{Some: one(pressure.Some), Full: one(pressure.Full)}
 }
 
 func ioMessages(entries []cgroup.IOEntry) (messages []*api.BlkioStatsEntry) {

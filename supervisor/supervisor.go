@@ -76,6 +76,9 @@ func Open(config Config) (s *Supervisor, err error) {
 	if config.Workers < 1 {
 		return nil, errdefs.InvalidArgument.Errorf("workers: %d, expected at least 1", config.Workers)
 	}
+	if events := config.Journal.Events; events != 0 && events < segmentShare {
+		return nil, errdefs.InvalidArgument.Errorf("journal events: %d, expected at least %d, or 0 for the default", events, segmentShare)
+	}
 	if config.Journal.Events == 0 {
 		config.Journal.Events = defaultJournalEvents
 	}

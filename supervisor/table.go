@@ -44,8 +44,8 @@ type process struct {
 	exitSeen bool // it exited meanwhile
 	orphan   bool // the AddProcess was an earlier supervisor's: nobody waits for it
 
-	exit *api.Exit     // set before exited is closed, never after
-	done chan struct{} // closed when exit is set
+	exit *api.Exit     // set before done is closed, never after
+	done chan struct{} // closed when exit is set, or when it has not come to run after all
 }
 
 func newProcess(name string, spec *specs.Process, request runtime.Request) *process {
@@ -75,9 +75,13 @@ func (t *table) findProcess(id, name string) (*container, *process, error) {
 	}
 	p := c.process(name)
 	if p == nil {
-		return nil, nil, errdefs.NotFound.Coded(errdefs.NoSuchExec, name, "container %s has no process %s", id, name)
+		return nil, nil, noProcess(id, name)
 	}
 	return c, p, nil
+}
+
+func noProcess(id, name string) error {
+	return errdefs.NotFound.Coded(errdefs.NoSuchExec, name, "container %s has no process %s", id, name)
 }
 
 // all returns every container's message, by id.
@@ -100,8 +104,11 @@ func (c *container) process(name string) *process {
 
 func (c *container) init() *process { return c.processes[0] }
 
-// drop takes a process off the list.
+// drop takes a process off the list: one that has exited, or has failed to start.
 func (c *container) drop(name string) {
+	if p := c.process(name); p != nil && p.exit == nil {
+		close(p.done)
+	}
 	c.processes = slices.DeleteFunc(slices.Clone(c.processes), func(p *process) bool { return p.name == name })
 	c.message = nil
 }

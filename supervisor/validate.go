@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -51,8 +52,12 @@ func checkFifos(stdin, stdout, stderr string) error {
 		if fifo.path == "" {
 			continue
 		}
-		if _, err := os.Stat(fifo.path); err != nil {
+		about, err := os.Stat(fifo.path)
+		if err != nil {
 			return errdefs.InvalidArgument.Errorf("%s: %w, expected a fifo", fifo.field, err)
+		}
+		if about.Mode().Type() != fs.ModeNamedPipe {
+			return errdefs.InvalidArgument.Errorf("%s: %s is no fifo", fifo.field, fifo.path)
 		}
 	}
 	return nil

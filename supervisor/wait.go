@@ -18,6 +18,9 @@ func (s *Supervisor) Wait(ctx context.Context, request *api.WaitRequest) (*api.W
 	}
 	select {
 	case <-p.done:
+		if p.exit == nil {
+			return nil, noProcess(request.Id, p.name)
+		}
 		return &api.WaitResponse{Exit: p.exit}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -97,7 +97,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.runtime, "runtime", "ocirun", "`name or path` of the OCI runtime")
 	flags.IntVar(&o.workers, "workers", 10, "containers that start at the same time")
 	flags.DurationVar(&o.startTimeout, "start-timeout", runtime.DefaultLimits.Start, "how long a process may take to start")
-	flags.IntVar(&o.journalEvents, "journal-events", 0, "events to keep (default 65536)")
+	flags.IntVar(&o.journalEvents, "journal-events", 0, "events to keep, at least 8 (default 65536)")
 	flags.StringVar(&o.metrics, "metrics-address", "", "`address` as in --listen for GET /metrics, Prometheus' text (default none)")
 	flags.BoolVar(&o.debug, "debug", false, "log requests that fail and more; serve /debug/pprof/ at --metrics-address")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/docker/go-units"
 
@@ -13,28 +12,29 @@ import (
 )
 
 // logSpec reads HostConfig.LogConfig. Nil: nothing is logged.
-func logSpec(r *Record, path string) (*shim.Log, error) {
+func logSpec(r *Record, path string) (log *shim.Log, err error) {
 	config := r.HostConfig.LogConfig
 	if config.Type == "none" {
 		return nil, nil //nolint:nilnil // no log
 	}
-	log := &shim.Log{Driver: config.Type, Path: path, MaxFile: 1}
+	log = &shim.Log{Driver: config.Type, Path: path, MaxFile: 1}
 	if log.Driver == "local" {
 		log.Path = filepath.Join(filepath.Dir(path), "local.log")
 		log.MaxSize, log.MaxFile, log.Compress = 20<<20, 5, true
 	}
 	for name, value := range config.Config {
-		if err := setLogOption(log, r, name, value); err != nil {
+		if err := setLogOption(log, name, value); err != nil {
 			return nil, err
 		}
 	}
 	if log.MaxFile > 1 && log.MaxSize <= 0 {
 		return nil, fmt.Errorf("max-file cannot be set without max-size")
 	}
-	return log, nil
+	log.Attrs, err = logAttributes(r)
+	return log, err
 }
 
-func setLogOption(log *shim.Log, r *Record, name, value string) (err error) {
+func setLogOption(log *shim.Log, name, value string) (err error) {
 	switch name {
 	case "max-size":
 		if value == "-1" {
@@ -52,32 +52,11 @@ func setLogOption(log *shim.Log, r *Record, name, value string) (err error) {
 		if log.Compress, err = strconv.ParseBool(value); err != nil {
 			return fmt.Errorf("compress: %q: expected true or false", value)
 		}
-	case "labels", "env":
-		addAttributes(log, r, name, value)
-	case "mode", "max-buffer-size", "tag", "labels-regex", "env-regex":
+	case "labels", "labels-regex", "env", "env-regex", "tag": // logAttributes
+	case "mode", "max-buffer-size":
 		return errdefs.NotImplemented.Errorf("HostConfig.LogConfig.Config: option %s is not implemented", name)
 	default:
 		return fmt.Errorf("unknown log opt '%s' for %s log driver", name, log.Driver)
 	}
 	return nil
-}
-
-// addAttributes adds labels or variables of the container to each line.
-func addAttributes(log *shim.Log, r *Record, kind, names string) {
-	if log.Attrs == nil {
-		log.Attrs = make(map[string]string)
-	}
-	have := r.Config.Labels
-	if kind == "env" {
-		have = make(map[string]string)
-		for _, variable := range r.Config.Env {
-			name, value, _ := strings.Cut(variable, "=")
-			have[name] = value
-		}
-	}
-	for name := range strings.SplitSeq(names, ",") {
-		if value, has := have[name]; has {
-			log.Attrs[name] = value
-		}
-	}
 }

@@ -439,6 +439,13 @@ func TestParsers(t *testing.T) {
 	if pids, err := parsePids("0\n7\n8\n"); err != nil || !reflect.DeepEqual(pids, []int{7, 8}) {
 		t.Errorf("%v %v", pids, err)
 	}
+	const some, full = "some avg10=1.50 avg60=0.25 avg300=0.01 total=1234\n", "full avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"
+	if got := parsePressure(some + full); got == nil || *got != (Pressure{Stall{1.5, 0.25, 0.01, 1234}, Stall{Total: 5}}) {
+		t.Errorf("%v", got)
+	}
+	if got := parsePressure(some); got == nil || got.Some.Total != 1234 || parsePressure("") != nil {
+		t.Errorf("%v", got)
+	}
 	if sizeName(64) != "64KB" || sizeName(2048) != "2MB" || sizeName(1<<20) != "1GB" {
 		t.Error("page sizes")
 	}
@@ -468,6 +475,7 @@ func FuzzCgroupFiles(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		parseFlat(text)
 		parseBlkio(text)
+		parsePressure(text)
 		parseIO(text)
 		parseOwn(text)
 		parseNumber(text) //nolint:errcheck // only that it does not panic

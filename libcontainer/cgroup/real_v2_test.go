@@ -37,6 +37,22 @@ func inside(t *testing.T, c *Cgroup, script string) *exec.Cmd {
 	return cmd
 }
 
+func TestV2TellsOfPressure(t *testing.T) {
+	c := privateV2(t)
+	if _, err := read(c.Dir(), "cpu.pressure"); err != nil {
+		t.Skipf("the kernel counts none: %v", err)
+	}
+	// Two that never pause on one processor: one of them waits.
+	cmd := inside(t, c, "taskset -cp 0 $$ >/dev/null; for i in 1 2; do timeout 1 sh -c 'while :; do :; done' & done; wait")
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	stats, err := c.Stats()
+	if err != nil || stats.CPU.Pressure == nil || stats.CPU.Pressure.Some.Total == 0 || stats.Memory.Pressure == nil || stats.IO.Pressure == nil {
+		t.Errorf("%v, %+v", err, stats)
+	}
+}
+
 func TestV2FreezesAndKills(t *testing.T) {
 	c := privateV2(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

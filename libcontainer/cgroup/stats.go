@@ -32,6 +32,8 @@ type CPUStats struct {
 	Periods          uint64   `json:"periods"`
 	ThrottledPeriods uint64   `json:"throttled_periods"`
 	Throttled        uint64   `json:"throttled"`
+
+	Pressure *Pressure `json:"pressure,omitempty"` // v2 only, as those of memory and IO
 }
 
 // MemoryUse is in bytes. Peak and Failures are 0 where the kernel does not count them.
@@ -52,6 +54,7 @@ type MemoryStats struct {
 	Cache    uint64            `json:"cache"`
 	OOMKills uint64            `json:"oom_kills"`
 	Raw      map[string]uint64 `json:"raw,omitempty"`
+	Pressure *Pressure         `json:"pressure,omitempty"`
 }
 
 // PidsStats counts processes and threads.
@@ -72,6 +75,7 @@ type IOEntry struct {
 type IOStats struct {
 	Bytes      []IOEntry `json:"bytes,omitempty"`
 	Operations []IOEntry `json:"operations,omitempty"`
+	Pressure   *Pressure `json:"pressure,omitempty"`
 }
 
 // HugetlbStats are in bytes.
@@ -245,7 +249,9 @@ func (r *reader) statsV2(stats *Stats) {
 		Usage: cpu["usage_usec"] * microsecond, User: cpu["user_usec"] * microsecond, System: cpu["system_usec"] * microsecond,
 		Periods: cpu["nr_periods"], ThrottledPeriods: cpu["nr_throttled"], Throttled: cpu["throttled_usec"] * microsecond,
 	}
+	stats.CPU.Pressure = parsePressure(r.text("cpu.pressure"))
 	m := &stats.Memory
+	m.Pressure = parsePressure(r.text("memory.pressure"))
 	m.Raw = r.flat("memory.stat")
 	m.Cache = m.Raw["file"]
 	events := r.flat("memory.events")
@@ -254,6 +260,7 @@ func (r *reader) statsV2(stats *Stats) {
 	m.Swap = MemoryUse{r.number("memory.swap.current"), r.number("memory.swap.peak"), r.number("memory.swap.max"), r.flat("memory.swap.events")["fail"]}
 	stats.Pids = PidsStats{Current: r.number("pids.current"), Limit: r.number("pids.max")}
 	stats.IO.Bytes, stats.IO.Operations = parseIO(r.text("io.stat"))
+	stats.IO.Pressure = parsePressure(r.text("io.pressure"))
 	stats.Hugetlb = r.hugetlb(func(size string) HugetlbStats {
 		return HugetlbStats{Usage: r.number("hugetlb." + size + ".current"), Failures: r.flat("hugetlb." + size + ".events")["max"]}
 	})

@@ -288,6 +288,7 @@ func TestFullDiskIsCountedAndSurvived(t *testing.T) {
 func TestBadSpecsNameTheField(t *testing.T) {
 	for field, spec := range map[string]shim.Log{
 		"driver": {Driver: "syslog", Path: "/x"}, "log.path": {Driver: Local, Path: "x"}, "log.max_size": {Driver: Local, Path: "/x", MaxSize: -1},
+		"log.path is \"/no/such/log\"": {Driver: Local, Path: "/no/such/log"}, "log.path is \"/tmp\"": {Driver: JSONFile, Path: "/tmp"},
 	} {
 		_, err := Open(spec, nil)
 		if errdefs.KindOf(err) != errdefs.InvalidArgument || !strings.Contains(err.Error(), field) {

@@ -67,7 +67,10 @@ func Open(spec shim.Log, scratch []byte) (w *Writer, err error) {
 func openAppend(path string) (fd int, err error) {
 	// O_RDWR: repair reads. 0640 is dockerd's.
 	fd, err = unix.Open(path, unix.O_RDWR|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o640)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ELOOP):
+		return -1, errdefs.InvalidArgument.Errorf("log.path is %q: %w", path, err)
+	case err != nil:
 		return -1, fmt.Errorf("opening the log %s: %w", path, err)
 	}
 	return fd, nil

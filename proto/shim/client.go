@@ -17,7 +17,7 @@ import (
 type Client struct {
 	conn *Conn
 	done chan struct{} // closed when the receiver has ended
-	send sync.Mutex    // one sender at a time
+	send chan struct{} // capacity 1, full while somebody sends
 
 	mu      sync.Mutex
 	last    uint32                 // request id; guarded by mu, as all below
@@ -48,6 +48,7 @@ func NewClient(conn *Conn) *Client {
 	c := &Client{
 		conn:    conn,
 		done:    make(chan struct{}),
+		send:    make(chan struct{}, 1),
 		waiting: map[uint32]chan Packet{},
 		noted:   make(chan struct{}),
 	}
@@ -177,10 +178,7 @@ func (c *Client) request(ctx context.Context, typ Type, body any, fds ...int) (p
 		return pending{}, err
 	}
 	p.FDs = fds
-	c.send.Lock()
-	err = c.conn.Send(ctx, p)
-	c.send.Unlock()
-	if err != nil {
+	if err := c.sendInTurn(ctx, p); err != nil {
 		c.abandon(p.ID)
 		return pending{}, err
 	}
@@ -198,6 +196,18 @@ func (p pending) settle(ctx context.Context, reply any) error {
 	case <-ctx.Done():
 		p.client.abandon(p.id)
 		return fmt.Errorf("waiting for the shim's answer to %s: %w", p.typ, ctx.Err())
+	}
+}
+
+// sendInTurn sends p when those who came before have sent. The socket of a shim
+// that is stopped fills up: nobody waits there beyond his own time.
+func (c *Client) sendInTurn(ctx context.Context, p Packet) error {
+	select {
+	case c.send <- struct{}{}:
+		defer func() { <-c.send }()
+		return c.conn.Send(ctx, p)
+	case <-ctx.Done():
+		return fmt.Errorf("waiting to send %s to the shim: %w", p.Type, ctx.Err())
 	}
 }
 

@@ -122,6 +122,33 @@ func TestCallsEndWithTheirContextAndTheConnection(t *testing.T) {
 	}
 }
 
+// TestCallsToAFullSocketEndInTheirOwnTime: to a shim that reads nothing a call with
+// little time does not wait for one that has more.
+func TestCallsToAFullSocketEndInTheirOwnTime(t *testing.T) {
+	client, other := pair(t)
+	full := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+		defer cancel()
+		return client.conn.Send(ctx, Packet{Type: Hello, ID: 1, Body: make([]byte, 1<<10)})
+	}
+	for full() == nil {
+	}
+	patient := make(chan error, 1)
+	go func() { patient <- client.Signal(context.Background(), "init", 1) }()
+	for len(client.send) == 0 {
+		time.Sleep(time.Millisecond) // it tells nobody that it has its turn
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := client.Signal(ctx, "init", 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	other.Close()
+	if err := <-patient; errdefs.KindOf(err) != errdefs.Unavailable {
+		t.Errorf("with no shim: %v", err)
+	}
+}
+
 func TestDescriptorsTravel(t *testing.T) {
 	client, other := pair(t)
 	read, write, err := os.Pipe()

@@ -1610,6 +1610,7 @@ type Exit struct {
 	ExitedAt      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=exited_at,json=exitedAt,proto3" json:"exited_at,omitempty"`
 	OomKilled     bool                   `protobuf:"varint,4,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"` // the kernel's OOM killer was at work in its cgroup
 	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`                         // why, where the status alone misleads, as for a lost shim
+	LogLost       int64                  `protobuf:"varint,6,opt,name=log_lost,json=logLost,proto3" json:"log_lost,omitempty"`       // lines that could not be logged, as on a full disk
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1677,6 +1678,13 @@ func (x *Exit) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Exit) GetLogLost() int64 {
+	if x != nil {
+		return x.LogLost
+	}
+	return 0
 }
 
 type Container struct {
@@ -2644,6 +2652,128 @@ func (x *NetworkStats) GetTxDropped() uint64 {
 	return 0
 }
 
+// PSIData says for how much of the time processes waited for a resource.
+type PSIData struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Avg10         float64                `protobuf:"fixed64,1,opt,name=avg10,proto3" json:"avg10,omitempty"` // percent of the last 10 seconds, then 60, then 300
+	Avg60         float64                `protobuf:"fixed64,2,opt,name=avg60,proto3" json:"avg60,omitempty"`
+	Avg300        float64                `protobuf:"fixed64,3,opt,name=avg300,proto3" json:"avg300,omitempty"`
+	Total         uint64                 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"` // microseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PSIData) Reset() {
+	*x = PSIData{}
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PSIData) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PSIData) ProtoMessage() {}
+
+func (x *PSIData) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PSIData.ProtoReflect.Descriptor instead.
+func (*PSIData) Descriptor() ([]byte, []int) {
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PSIData) GetAvg10() float64 {
+	if x != nil {
+		return x.Avg10
+	}
+	return 0
+}
+
+func (x *PSIData) GetAvg60() float64 {
+	if x != nil {
+		return x.Avg60
+	}
+	return 0
+}
+
+func (x *PSIData) GetAvg300() float64 {
+	if x != nil {
+		return x.Avg300
+	}
+	return 0
+}
+
+func (x *PSIData) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// PSIStats is the kernel's pressure stall information.
+type PSIStats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Some          *PSIData               `protobuf:"bytes,1,opt,name=some,proto3" json:"some,omitempty"` // at least one process waited
+	Full          *PSIData               `protobuf:"bytes,2,opt,name=full,proto3" json:"full,omitempty"` // all waited at once
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PSIStats) Reset() {
+	*x = PSIStats{}
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PSIStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PSIStats) ProtoMessage() {}
+
+func (x *PSIStats) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PSIStats.ProtoReflect.Descriptor instead.
+func (*PSIStats) Descriptor() ([]byte, []int) {
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *PSIStats) GetSome() *PSIData {
+	if x != nil {
+		return x.Some
+	}
+	return nil
+}
+
+func (x *PSIStats) GetFull() *PSIData {
+	if x != nil {
+		return x.Full
+	}
+	return nil
+}
+
 type CpuUsage struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	TotalUsage        uint64                 `protobuf:"varint,1,opt,name=total_usage,json=totalUsage,proto3" json:"total_usage,omitempty"` // nanoseconds, as the following
@@ -2656,7 +2786,7 @@ type CpuUsage struct {
 
 func (x *CpuUsage) Reset() {
 	*x = CpuUsage{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[35]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2668,7 +2798,7 @@ func (x *CpuUsage) String() string {
 func (*CpuUsage) ProtoMessage() {}
 
 func (x *CpuUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[35]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2681,7 +2811,7 @@ func (x *CpuUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CpuUsage.ProtoReflect.Descriptor instead.
 func (*CpuUsage) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{35}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CpuUsage) GetTotalUsage() uint64 {
@@ -2723,7 +2853,7 @@ type ThrottlingData struct {
 
 func (x *ThrottlingData) Reset() {
 	*x = ThrottlingData{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[36]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2735,7 +2865,7 @@ func (x *ThrottlingData) String() string {
 func (*ThrottlingData) ProtoMessage() {}
 
 func (x *ThrottlingData) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[36]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2748,7 +2878,7 @@ func (x *ThrottlingData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ThrottlingData.ProtoReflect.Descriptor instead.
 func (*ThrottlingData) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{36}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ThrottlingData) GetPeriods() uint64 {
@@ -2777,13 +2907,14 @@ type CpuStats struct {
 	CpuUsage       *CpuUsage              `protobuf:"bytes,1,opt,name=cpu_usage,json=cpuUsage,proto3" json:"cpu_usage,omitempty"`
 	ThrottlingData *ThrottlingData        `protobuf:"bytes,2,opt,name=throttling_data,json=throttlingData,proto3" json:"throttling_data,omitempty"`
 	SystemUsage    uint64                 `protobuf:"varint,3,opt,name=system_usage,json=systemUsage,proto3" json:"system_usage,omitempty"` // nanoseconds, the whole machine
+	Psi            *PSIStats              `protobuf:"bytes,100,opt,name=psi,proto3" json:"psi,omitempty"`                                   // absent where the kernel does not count it: cgroup v1, psi=0
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CpuStats) Reset() {
 	*x = CpuStats{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[37]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2926,7 @@ func (x *CpuStats) String() string {
 func (*CpuStats) ProtoMessage() {}
 
 func (x *CpuStats) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[37]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2939,7 @@ func (x *CpuStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CpuStats.ProtoReflect.Descriptor instead.
 func (*CpuStats) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{37}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CpuStats) GetCpuUsage() *CpuUsage {
@@ -2832,6 +2963,13 @@ func (x *CpuStats) GetSystemUsage() uint64 {
 	return 0
 }
 
+func (x *CpuStats) GetPsi() *PSIStats {
+	if x != nil {
+		return x.Psi
+	}
+	return nil
+}
+
 type PidsStats struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Current       uint64                 `protobuf:"varint,1,opt,name=current,proto3" json:"current,omitempty"`
@@ -2842,7 +2980,7 @@ type PidsStats struct {
 
 func (x *PidsStats) Reset() {
 	*x = PidsStats{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[38]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2992,7 @@ func (x *PidsStats) String() string {
 func (*PidsStats) ProtoMessage() {}
 
 func (x *PidsStats) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[38]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +3005,7 @@ func (x *PidsStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PidsStats.ProtoReflect.Descriptor instead.
 func (*PidsStats) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{38}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PidsStats) GetCurrent() uint64 {
@@ -2896,7 +3034,7 @@ type MemoryData struct {
 
 func (x *MemoryData) Reset() {
 	*x = MemoryData{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[39]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3046,7 @@ func (x *MemoryData) String() string {
 func (*MemoryData) ProtoMessage() {}
 
 func (x *MemoryData) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[39]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3059,7 @@ func (x *MemoryData) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryData.ProtoReflect.Descriptor instead.
 func (*MemoryData) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{39}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *MemoryData) GetUsage() uint64 {
@@ -2959,13 +3097,14 @@ type MemoryStats struct {
 	SwapUsage     *MemoryData            `protobuf:"bytes,3,opt,name=swap_usage,json=swapUsage,proto3" json:"swap_usage,omitempty"`
 	KernelUsage   *MemoryData            `protobuf:"bytes,4,opt,name=kernel_usage,json=kernelUsage,proto3" json:"kernel_usage,omitempty"`
 	Stats         map[string]uint64      `protobuf:"bytes,5,rep,name=stats,proto3" json:"stats,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // memory.stat
+	Psi           *PSIStats              `protobuf:"bytes,100,opt,name=psi,proto3" json:"psi,omitempty"`                                                                              // as in CpuStats
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemoryStats) Reset() {
 	*x = MemoryStats{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[40]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3116,7 @@ func (x *MemoryStats) String() string {
 func (*MemoryStats) ProtoMessage() {}
 
 func (x *MemoryStats) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[40]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3129,7 @@ func (x *MemoryStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryStats.ProtoReflect.Descriptor instead.
 func (*MemoryStats) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{40}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *MemoryStats) GetCache() uint64 {
@@ -3028,6 +3167,13 @@ func (x *MemoryStats) GetStats() map[string]uint64 {
 	return nil
 }
 
+func (x *MemoryStats) GetPsi() *PSIStats {
+	if x != nil {
+		return x.Psi
+	}
+	return nil
+}
+
 type BlkioStatsEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Major         uint64                 `protobuf:"varint,1,opt,name=major,proto3" json:"major,omitempty"`
@@ -3040,7 +3186,7 @@ type BlkioStatsEntry struct {
 
 func (x *BlkioStatsEntry) Reset() {
 	*x = BlkioStatsEntry{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[41]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3198,7 @@ func (x *BlkioStatsEntry) String() string {
 func (*BlkioStatsEntry) ProtoMessage() {}
 
 func (x *BlkioStatsEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[41]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,7 +3211,7 @@ func (x *BlkioStatsEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlkioStatsEntry.ProtoReflect.Descriptor instead.
 func (*BlkioStatsEntry) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{41}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *BlkioStatsEntry) GetMajor() uint64 {
@@ -3106,13 +3252,14 @@ type BlkioStats struct {
 	IoMergedRecursive       []*BlkioStatsEntry     `protobuf:"bytes,6,rep,name=io_merged_recursive,json=ioMergedRecursive,proto3" json:"io_merged_recursive,omitempty"`
 	IoTimeRecursive         []*BlkioStatsEntry     `protobuf:"bytes,7,rep,name=io_time_recursive,json=ioTimeRecursive,proto3" json:"io_time_recursive,omitempty"`
 	SectorsRecursive        []*BlkioStatsEntry     `protobuf:"bytes,8,rep,name=sectors_recursive,json=sectorsRecursive,proto3" json:"sectors_recursive,omitempty"`
+	Psi                     *PSIStats              `protobuf:"bytes,100,opt,name=psi,proto3" json:"psi,omitempty"` // as in CpuStats
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
 
 func (x *BlkioStats) Reset() {
 	*x = BlkioStats{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[42]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3124,7 +3271,7 @@ func (x *BlkioStats) String() string {
 func (*BlkioStats) ProtoMessage() {}
 
 func (x *BlkioStats) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[42]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3137,7 +3284,7 @@ func (x *BlkioStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlkioStats.ProtoReflect.Descriptor instead.
 func (*BlkioStats) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{42}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *BlkioStats) GetIoServiceBytesRecursive() []*BlkioStatsEntry {
@@ -3196,6 +3343,13 @@ func (x *BlkioStats) GetSectorsRecursive() []*BlkioStatsEntry {
 	return nil
 }
 
+func (x *BlkioStats) GetPsi() *PSIStats {
+	if x != nil {
+		return x.Psi
+	}
+	return nil
+}
+
 type HugetlbStats struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Usage         uint64                 `protobuf:"varint,1,opt,name=usage,proto3" json:"usage,omitempty"`
@@ -3208,7 +3362,7 @@ type HugetlbStats struct {
 
 func (x *HugetlbStats) Reset() {
 	*x = HugetlbStats{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[43]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3220,7 +3374,7 @@ func (x *HugetlbStats) String() string {
 func (*HugetlbStats) ProtoMessage() {}
 
 func (x *HugetlbStats) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[43]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3233,7 +3387,7 @@ func (x *HugetlbStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HugetlbStats.ProtoReflect.Descriptor instead.
 func (*HugetlbStats) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{43}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *HugetlbStats) GetUsage() uint64 {
@@ -3277,7 +3431,7 @@ type CgroupStats struct {
 
 func (x *CgroupStats) Reset() {
 	*x = CgroupStats{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[44]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3289,7 +3443,7 @@ func (x *CgroupStats) String() string {
 func (*CgroupStats) ProtoMessage() {}
 
 func (x *CgroupStats) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[44]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3302,7 +3456,7 @@ func (x *CgroupStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CgroupStats.ProtoReflect.Descriptor instead.
 func (*CgroupStats) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{44}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CgroupStats) GetCpuStats() *CpuStats {
@@ -3349,7 +3503,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[45]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3515,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[45]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3528,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{45}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StatsRequest) GetId() string {
@@ -3395,7 +3549,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[46]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3407,7 +3561,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[46]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,7 +3574,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{46}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StatsResponse) GetNetworkStats() []*NetworkStats {
@@ -3453,7 +3607,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[47]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3465,7 +3619,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[47]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3478,7 +3632,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{47}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -3497,7 +3651,7 @@ type StartContainerResponse struct {
 
 func (x *StartContainerResponse) Reset() {
 	*x = StartContainerResponse{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[48]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3509,7 +3663,7 @@ func (x *StartContainerResponse) String() string {
 func (*StartContainerResponse) ProtoMessage() {}
 
 func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[48]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3522,7 +3676,7 @@ func (x *StartContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerResponse.ProtoReflect.Descriptor instead.
 func (*StartContainerResponse) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{48}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StartContainerResponse) GetContainer() *Container {
@@ -3543,7 +3697,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[49]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3555,7 +3709,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[49]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3568,7 +3722,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{49}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -3601,7 +3755,7 @@ type DeleteContainerResponse struct {
 
 func (x *DeleteContainerResponse) Reset() {
 	*x = DeleteContainerResponse{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[50]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3613,7 +3767,7 @@ func (x *DeleteContainerResponse) String() string {
 func (*DeleteContainerResponse) ProtoMessage() {}
 
 func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[50]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3626,7 +3780,7 @@ func (x *DeleteContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerResponse.ProtoReflect.Descriptor instead.
 func (*DeleteContainerResponse) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{50}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteContainerResponse) GetExit() *Exit {
@@ -3646,7 +3800,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[51]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3658,7 +3812,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[51]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3671,7 +3825,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{51}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WaitRequest) GetId() string {
@@ -3697,7 +3851,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[52]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3709,7 +3863,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[52]
+	mi := &file_proto_supervisor_v1_supervisor_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3722,7 +3876,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{52}
+	return file_proto_supervisor_v1_supervisor_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WaitResponse) GetExit() *Exit {
@@ -3877,14 +4031,15 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"\arlimits\x18\x0f \x03(\v2\x1d.engined.supervisor.v1.RlimitR\arlimits\x129\n" +
 	"\n" +
 	"started_at\x18d \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12/\n" +
-	"\x04exit\x18e \x01(\v2\x1b.engined.supervisor.v1.ExitR\x04exit\"\xa6\x01\n" +
+	"\x04exit\x18e \x01(\v2\x1b.engined.supervisor.v1.ExitR\x04exit\"\xc1\x01\n" +
 	"\x04Exit\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x127\n" +
 	"\texited_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bexitedAt\x12\x1d\n" +
 	"\n" +
 	"oom_killed\x18\x04 \x01(\bR\toomKilled\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\x93\x02\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x19\n" +
+	"\blog_lost\x18\x06 \x01(\x03R\alogLost\"\x93\x02\n" +
 	"\tContainer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
 	"\n" +
@@ -3983,7 +4138,15 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"Tx_packets\x18\a \x01(\x04R\tTxPackets\x12\x1b\n" +
 	"\tTx_errors\x18\b \x01(\x04R\bTxErrors\x12\x1d\n" +
 	"\n" +
-	"Tx_dropped\x18\t \x01(\x04R\tTxDropped\"\xaa\x01\n" +
+	"Tx_dropped\x18\t \x01(\x04R\tTxDropped\"c\n" +
+	"\aPSIData\x12\x14\n" +
+	"\x05avg10\x18\x01 \x01(\x01R\x05avg10\x12\x14\n" +
+	"\x05avg60\x18\x02 \x01(\x01R\x05avg60\x12\x16\n" +
+	"\x06avg300\x18\x03 \x01(\x01R\x06avg300\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x04R\x05total\"r\n" +
+	"\bPSIStats\x122\n" +
+	"\x04some\x18\x01 \x01(\v2\x1e.engined.supervisor.v1.PSIDataR\x04some\x122\n" +
+	"\x04full\x18\x02 \x01(\v2\x1e.engined.supervisor.v1.PSIDataR\x04full\"\xaa\x01\n" +
 	"\bCpuUsage\x12\x1f\n" +
 	"\vtotal_usage\x18\x01 \x01(\x04R\n" +
 	"totalUsage\x12!\n" +
@@ -3993,11 +4156,12 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"\x0eThrottlingData\x12\x18\n" +
 	"\aperiods\x18\x01 \x01(\x04R\aperiods\x12+\n" +
 	"\x11throttled_periods\x18\x02 \x01(\x04R\x10throttledPeriods\x12%\n" +
-	"\x0ethrottled_time\x18\x03 \x01(\x04R\rthrottledTime\"\xbb\x01\n" +
+	"\x0ethrottled_time\x18\x03 \x01(\x04R\rthrottledTime\"\xee\x01\n" +
 	"\bCpuStats\x12<\n" +
 	"\tcpu_usage\x18\x01 \x01(\v2\x1f.engined.supervisor.v1.CpuUsageR\bcpuUsage\x12N\n" +
 	"\x0fthrottling_data\x18\x02 \x01(\v2%.engined.supervisor.v1.ThrottlingDataR\x0ethrottlingData\x12!\n" +
-	"\fsystem_usage\x18\x03 \x01(\x04R\vsystemUsage\";\n" +
+	"\fsystem_usage\x18\x03 \x01(\x04R\vsystemUsage\x121\n" +
+	"\x03psi\x18d \x01(\v2\x1f.engined.supervisor.v1.PSIStatsR\x03psi\";\n" +
 	"\tPidsStats\x12\x18\n" +
 	"\acurrent\x18\x01 \x01(\x04R\acurrent\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x04R\x05limit\"o\n" +
@@ -4006,14 +4170,15 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"\x05usage\x18\x01 \x01(\x04R\x05usage\x12\x1b\n" +
 	"\tmax_usage\x18\x02 \x01(\x04R\bmaxUsage\x12\x18\n" +
 	"\afailcnt\x18\x03 \x01(\x04R\afailcnt\x12\x14\n" +
-	"\x05limit\x18\x04 \x01(\x04R\x05limit\"\xe3\x02\n" +
+	"\x05limit\x18\x04 \x01(\x04R\x05limit\"\x96\x03\n" +
 	"\vMemoryStats\x12\x14\n" +
 	"\x05cache\x18\x01 \x01(\x04R\x05cache\x127\n" +
 	"\x05usage\x18\x02 \x01(\v2!.engined.supervisor.v1.MemoryDataR\x05usage\x12@\n" +
 	"\n" +
 	"swap_usage\x18\x03 \x01(\v2!.engined.supervisor.v1.MemoryDataR\tswapUsage\x12D\n" +
 	"\fkernel_usage\x18\x04 \x01(\v2!.engined.supervisor.v1.MemoryDataR\vkernelUsage\x12C\n" +
-	"\x05stats\x18\x05 \x03(\v2-.engined.supervisor.v1.MemoryStats.StatsEntryR\x05stats\x1a8\n" +
+	"\x05stats\x18\x05 \x03(\v2-.engined.supervisor.v1.MemoryStats.StatsEntryR\x05stats\x121\n" +
+	"\x03psi\x18d \x01(\v2\x1f.engined.supervisor.v1.PSIStatsR\x03psi\x1a8\n" +
 	"\n" +
 	"StatsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -4022,7 +4187,7 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"\x05major\x18\x01 \x01(\x04R\x05major\x12\x14\n" +
 	"\x05minor\x18\x02 \x01(\x04R\x05minor\x12\x0e\n" +
 	"\x02op\x18\x03 \x01(\tR\x02op\x12\x14\n" +
-	"\x05value\x18\x04 \x01(\x04R\x05value\"\xe6\x05\n" +
+	"\x05value\x18\x04 \x01(\x04R\x05value\"\x99\x06\n" +
 	"\n" +
 	"BlkioStats\x12c\n" +
 	"\x1aio_service_bytes_recursive\x18\x01 \x03(\v2&.engined.supervisor.v1.BlkioStatsEntryR\x17ioServiceBytesRecursive\x12Z\n" +
@@ -4032,7 +4197,8 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"\x16io_wait_time_recursive\x18\x05 \x03(\v2&.engined.supervisor.v1.BlkioStatsEntryR\x13ioWaitTimeRecursive\x12V\n" +
 	"\x13io_merged_recursive\x18\x06 \x03(\v2&.engined.supervisor.v1.BlkioStatsEntryR\x11ioMergedRecursive\x12R\n" +
 	"\x11io_time_recursive\x18\a \x03(\v2&.engined.supervisor.v1.BlkioStatsEntryR\x0fioTimeRecursive\x12S\n" +
-	"\x11sectors_recursive\x18\b \x03(\v2&.engined.supervisor.v1.BlkioStatsEntryR\x10sectorsRecursive\"q\n" +
+	"\x11sectors_recursive\x18\b \x03(\v2&.engined.supervisor.v1.BlkioStatsEntryR\x10sectorsRecursive\x121\n" +
+	"\x03psi\x18d \x01(\v2\x1f.engined.supervisor.v1.PSIStatsR\x03psi\"q\n" +
 	"\fHugetlbStats\x12\x14\n" +
 	"\x05usage\x18\x01 \x01(\x04R\x05usage\x12\x1b\n" +
 	"\tmax_usage\x18\x02 \x01(\x04R\bmaxUsage\x12\x18\n" +
@@ -4101,7 +4267,7 @@ func file_proto_supervisor_v1_supervisor_proto_rawDescGZIP() []byte {
 	return file_proto_supervisor_v1_supervisor_proto_rawDescData
 }
 
-var file_proto_supervisor_v1_supervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_proto_supervisor_v1_supervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_proto_supervisor_v1_supervisor_proto_goTypes = []any{
 	(*GetServerVersionRequest)(nil),  // 0: engined.supervisor.v1.GetServerVersionRequest
 	(*GetServerVersionResponse)(nil), // 1: engined.supervisor.v1.GetServerVersionResponse
@@ -4138,32 +4304,34 @@ var file_proto_supervisor_v1_supervisor_proto_goTypes = []any{
 	(*EventsRequest)(nil),            // 32: engined.supervisor.v1.EventsRequest
 	(*Event)(nil),                    // 33: engined.supervisor.v1.Event
 	(*NetworkStats)(nil),             // 34: engined.supervisor.v1.NetworkStats
-	(*CpuUsage)(nil),                 // 35: engined.supervisor.v1.CpuUsage
-	(*ThrottlingData)(nil),           // 36: engined.supervisor.v1.ThrottlingData
-	(*CpuStats)(nil),                 // 37: engined.supervisor.v1.CpuStats
-	(*PidsStats)(nil),                // 38: engined.supervisor.v1.PidsStats
-	(*MemoryData)(nil),               // 39: engined.supervisor.v1.MemoryData
-	(*MemoryStats)(nil),              // 40: engined.supervisor.v1.MemoryStats
-	(*BlkioStatsEntry)(nil),          // 41: engined.supervisor.v1.BlkioStatsEntry
-	(*BlkioStats)(nil),               // 42: engined.supervisor.v1.BlkioStats
-	(*HugetlbStats)(nil),             // 43: engined.supervisor.v1.HugetlbStats
-	(*CgroupStats)(nil),              // 44: engined.supervisor.v1.CgroupStats
-	(*StatsRequest)(nil),             // 45: engined.supervisor.v1.StatsRequest
-	(*StatsResponse)(nil),            // 46: engined.supervisor.v1.StatsResponse
-	(*StartContainerRequest)(nil),    // 47: engined.supervisor.v1.StartContainerRequest
-	(*StartContainerResponse)(nil),   // 48: engined.supervisor.v1.StartContainerResponse
-	(*DeleteContainerRequest)(nil),   // 49: engined.supervisor.v1.DeleteContainerRequest
-	(*DeleteContainerResponse)(nil),  // 50: engined.supervisor.v1.DeleteContainerResponse
-	(*WaitRequest)(nil),              // 51: engined.supervisor.v1.WaitRequest
-	(*WaitResponse)(nil),             // 52: engined.supervisor.v1.WaitResponse
-	nil,                              // 53: engined.supervisor.v1.LogSpec.AttrsEntry
-	nil,                              // 54: engined.supervisor.v1.MemoryStats.StatsEntry
-	nil,                              // 55: engined.supervisor.v1.CgroupStats.HugetlbStatsEntry
-	(*timestamppb.Timestamp)(nil),    // 56: google.protobuf.Timestamp
+	(*PSIData)(nil),                  // 35: engined.supervisor.v1.PSIData
+	(*PSIStats)(nil),                 // 36: engined.supervisor.v1.PSIStats
+	(*CpuUsage)(nil),                 // 37: engined.supervisor.v1.CpuUsage
+	(*ThrottlingData)(nil),           // 38: engined.supervisor.v1.ThrottlingData
+	(*CpuStats)(nil),                 // 39: engined.supervisor.v1.CpuStats
+	(*PidsStats)(nil),                // 40: engined.supervisor.v1.PidsStats
+	(*MemoryData)(nil),               // 41: engined.supervisor.v1.MemoryData
+	(*MemoryStats)(nil),              // 42: engined.supervisor.v1.MemoryStats
+	(*BlkioStatsEntry)(nil),          // 43: engined.supervisor.v1.BlkioStatsEntry
+	(*BlkioStats)(nil),               // 44: engined.supervisor.v1.BlkioStats
+	(*HugetlbStats)(nil),             // 45: engined.supervisor.v1.HugetlbStats
+	(*CgroupStats)(nil),              // 46: engined.supervisor.v1.CgroupStats
+	(*StatsRequest)(nil),             // 47: engined.supervisor.v1.StatsRequest
+	(*StatsResponse)(nil),            // 48: engined.supervisor.v1.StatsResponse
+	(*StartContainerRequest)(nil),    // 49: engined.supervisor.v1.StartContainerRequest
+	(*StartContainerResponse)(nil),   // 50: engined.supervisor.v1.StartContainerResponse
+	(*DeleteContainerRequest)(nil),   // 51: engined.supervisor.v1.DeleteContainerRequest
+	(*DeleteContainerResponse)(nil),  // 52: engined.supervisor.v1.DeleteContainerResponse
+	(*WaitRequest)(nil),              // 53: engined.supervisor.v1.WaitRequest
+	(*WaitResponse)(nil),             // 54: engined.supervisor.v1.WaitResponse
+	nil,                              // 55: engined.supervisor.v1.LogSpec.AttrsEntry
+	nil,                              // 56: engined.supervisor.v1.MemoryStats.StatsEntry
+	nil,                              // 57: engined.supervisor.v1.CgroupStats.HugetlbStatsEntry
+	(*timestamppb.Timestamp)(nil),    // 58: google.protobuf.Timestamp
 }
 var file_proto_supervisor_v1_supervisor_proto_depIdxs = []int32{
 	3,  // 0: engined.supervisor.v1.CreateContainerRequest.log:type_name -> engined.supervisor.v1.LogSpec
-	53, // 1: engined.supervisor.v1.LogSpec.attrs:type_name -> engined.supervisor.v1.LogSpec.AttrsEntry
+	55, // 1: engined.supervisor.v1.LogSpec.attrs:type_name -> engined.supervisor.v1.LogSpec.AttrsEntry
 	23, // 2: engined.supervisor.v1.CreateContainerResponse.container:type_name -> engined.supervisor.v1.Container
 	12, // 3: engined.supervisor.v1.AddProcessRequest.user:type_name -> engined.supervisor.v1.User
 	11, // 4: engined.supervisor.v1.AddProcessRequest.rlimits:type_name -> engined.supervisor.v1.Rlimit
@@ -4171,9 +4339,9 @@ var file_proto_supervisor_v1_supervisor_proto_depIdxs = []int32{
 	18, // 6: engined.supervisor.v1.ListCheckpointResponse.checkpoints:type_name -> engined.supervisor.v1.Checkpoint
 	12, // 7: engined.supervisor.v1.Process.user:type_name -> engined.supervisor.v1.User
 	11, // 8: engined.supervisor.v1.Process.rlimits:type_name -> engined.supervisor.v1.Rlimit
-	56, // 9: engined.supervisor.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	58, // 9: engined.supervisor.v1.Process.started_at:type_name -> google.protobuf.Timestamp
 	22, // 10: engined.supervisor.v1.Process.exit:type_name -> engined.supervisor.v1.Exit
-	56, // 11: engined.supervisor.v1.Exit.exited_at:type_name -> google.protobuf.Timestamp
+	58, // 11: engined.supervisor.v1.Exit.exited_at:type_name -> google.protobuf.Timestamp
 	21, // 12: engined.supervisor.v1.Container.processes:type_name -> engined.supervisor.v1.Process
 	23, // 13: engined.supervisor.v1.StateResponse.containers:type_name -> engined.supervisor.v1.Container
 	24, // 14: engined.supervisor.v1.StateResponse.machine:type_name -> engined.supervisor.v1.Machine
@@ -4185,71 +4353,76 @@ var file_proto_supervisor_v1_supervisor_proto_depIdxs = []int32{
 	30, // 20: engined.supervisor.v1.UpdateResource.blkioThrottleWriteIopsDevice:type_name -> engined.supervisor.v1.ThrottleDevice
 	28, // 21: engined.supervisor.v1.WeightDevice.blkIODevice:type_name -> engined.supervisor.v1.BlockIODevice
 	28, // 22: engined.supervisor.v1.ThrottleDevice.blkIODevice:type_name -> engined.supervisor.v1.BlockIODevice
-	56, // 23: engined.supervisor.v1.EventsRequest.timestamp:type_name -> google.protobuf.Timestamp
-	56, // 24: engined.supervisor.v1.Event.timestamp:type_name -> google.protobuf.Timestamp
+	58, // 23: engined.supervisor.v1.EventsRequest.timestamp:type_name -> google.protobuf.Timestamp
+	58, // 24: engined.supervisor.v1.Event.timestamp:type_name -> google.protobuf.Timestamp
 	22, // 25: engined.supervisor.v1.Event.exit:type_name -> engined.supervisor.v1.Exit
 	25, // 26: engined.supervisor.v1.Event.state:type_name -> engined.supervisor.v1.StateResponse
-	35, // 27: engined.supervisor.v1.CpuStats.cpu_usage:type_name -> engined.supervisor.v1.CpuUsage
-	36, // 28: engined.supervisor.v1.CpuStats.throttling_data:type_name -> engined.supervisor.v1.ThrottlingData
-	39, // 29: engined.supervisor.v1.MemoryStats.usage:type_name -> engined.supervisor.v1.MemoryData
-	39, // 30: engined.supervisor.v1.MemoryStats.swap_usage:type_name -> engined.supervisor.v1.MemoryData
-	39, // 31: engined.supervisor.v1.MemoryStats.kernel_usage:type_name -> engined.supervisor.v1.MemoryData
-	54, // 32: engined.supervisor.v1.MemoryStats.stats:type_name -> engined.supervisor.v1.MemoryStats.StatsEntry
-	41, // 33: engined.supervisor.v1.BlkioStats.io_service_bytes_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	41, // 34: engined.supervisor.v1.BlkioStats.io_serviced_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	41, // 35: engined.supervisor.v1.BlkioStats.io_queued_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	41, // 36: engined.supervisor.v1.BlkioStats.io_service_time_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	41, // 37: engined.supervisor.v1.BlkioStats.io_wait_time_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	41, // 38: engined.supervisor.v1.BlkioStats.io_merged_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	41, // 39: engined.supervisor.v1.BlkioStats.io_time_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	41, // 40: engined.supervisor.v1.BlkioStats.sectors_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
-	37, // 41: engined.supervisor.v1.CgroupStats.cpu_stats:type_name -> engined.supervisor.v1.CpuStats
-	40, // 42: engined.supervisor.v1.CgroupStats.memory_stats:type_name -> engined.supervisor.v1.MemoryStats
-	42, // 43: engined.supervisor.v1.CgroupStats.blkio_stats:type_name -> engined.supervisor.v1.BlkioStats
-	55, // 44: engined.supervisor.v1.CgroupStats.hugetlb_stats:type_name -> engined.supervisor.v1.CgroupStats.HugetlbStatsEntry
-	38, // 45: engined.supervisor.v1.CgroupStats.pids_stats:type_name -> engined.supervisor.v1.PidsStats
-	34, // 46: engined.supervisor.v1.StatsResponse.network_stats:type_name -> engined.supervisor.v1.NetworkStats
-	44, // 47: engined.supervisor.v1.StatsResponse.cgroup_stats:type_name -> engined.supervisor.v1.CgroupStats
-	56, // 48: engined.supervisor.v1.StatsResponse.timestamp:type_name -> google.protobuf.Timestamp
-	23, // 49: engined.supervisor.v1.StartContainerResponse.container:type_name -> engined.supervisor.v1.Container
-	22, // 50: engined.supervisor.v1.DeleteContainerResponse.exit:type_name -> engined.supervisor.v1.Exit
-	22, // 51: engined.supervisor.v1.WaitResponse.exit:type_name -> engined.supervisor.v1.Exit
-	43, // 52: engined.supervisor.v1.CgroupStats.HugetlbStatsEntry.value:type_name -> engined.supervisor.v1.HugetlbStats
-	0,  // 53: engined.supervisor.v1.Supervisor.GetServerVersion:input_type -> engined.supervisor.v1.GetServerVersionRequest
-	2,  // 54: engined.supervisor.v1.Supervisor.CreateContainer:input_type -> engined.supervisor.v1.CreateContainerRequest
-	26, // 55: engined.supervisor.v1.Supervisor.UpdateContainer:input_type -> engined.supervisor.v1.UpdateContainerRequest
-	5,  // 56: engined.supervisor.v1.Supervisor.Signal:input_type -> engined.supervisor.v1.SignalRequest
-	7,  // 57: engined.supervisor.v1.Supervisor.UpdateProcess:input_type -> engined.supervisor.v1.UpdateProcessRequest
-	9,  // 58: engined.supervisor.v1.Supervisor.AddProcess:input_type -> engined.supervisor.v1.AddProcessRequest
-	13, // 59: engined.supervisor.v1.Supervisor.CreateCheckpoint:input_type -> engined.supervisor.v1.CreateCheckpointRequest
-	15, // 60: engined.supervisor.v1.Supervisor.DeleteCheckpoint:input_type -> engined.supervisor.v1.DeleteCheckpointRequest
-	17, // 61: engined.supervisor.v1.Supervisor.ListCheckpoint:input_type -> engined.supervisor.v1.ListCheckpointRequest
-	20, // 62: engined.supervisor.v1.Supervisor.State:input_type -> engined.supervisor.v1.StateRequest
-	32, // 63: engined.supervisor.v1.Supervisor.Events:input_type -> engined.supervisor.v1.EventsRequest
-	45, // 64: engined.supervisor.v1.Supervisor.Stats:input_type -> engined.supervisor.v1.StatsRequest
-	47, // 65: engined.supervisor.v1.Supervisor.StartContainer:input_type -> engined.supervisor.v1.StartContainerRequest
-	49, // 66: engined.supervisor.v1.Supervisor.DeleteContainer:input_type -> engined.supervisor.v1.DeleteContainerRequest
-	51, // 67: engined.supervisor.v1.Supervisor.Wait:input_type -> engined.supervisor.v1.WaitRequest
-	1,  // 68: engined.supervisor.v1.Supervisor.GetServerVersion:output_type -> engined.supervisor.v1.GetServerVersionResponse
-	4,  // 69: engined.supervisor.v1.Supervisor.CreateContainer:output_type -> engined.supervisor.v1.CreateContainerResponse
-	31, // 70: engined.supervisor.v1.Supervisor.UpdateContainer:output_type -> engined.supervisor.v1.UpdateContainerResponse
-	6,  // 71: engined.supervisor.v1.Supervisor.Signal:output_type -> engined.supervisor.v1.SignalResponse
-	8,  // 72: engined.supervisor.v1.Supervisor.UpdateProcess:output_type -> engined.supervisor.v1.UpdateProcessResponse
-	10, // 73: engined.supervisor.v1.Supervisor.AddProcess:output_type -> engined.supervisor.v1.AddProcessResponse
-	14, // 74: engined.supervisor.v1.Supervisor.CreateCheckpoint:output_type -> engined.supervisor.v1.CreateCheckpointResponse
-	16, // 75: engined.supervisor.v1.Supervisor.DeleteCheckpoint:output_type -> engined.supervisor.v1.DeleteCheckpointResponse
-	19, // 76: engined.supervisor.v1.Supervisor.ListCheckpoint:output_type -> engined.supervisor.v1.ListCheckpointResponse
-	25, // 77: engined.supervisor.v1.Supervisor.State:output_type -> engined.supervisor.v1.StateResponse
-	33, // 78: engined.supervisor.v1.Supervisor.Events:output_type -> engined.supervisor.v1.Event
-	46, // 79: engined.supervisor.v1.Supervisor.Stats:output_type -> engined.supervisor.v1.StatsResponse
-	48, // 80: engined.supervisor.v1.Supervisor.StartContainer:output_type -> engined.supervisor.v1.StartContainerResponse
-	50, // 81: engined.supervisor.v1.Supervisor.DeleteContainer:output_type -> engined.supervisor.v1.DeleteContainerResponse
-	52, // 82: engined.supervisor.v1.Supervisor.Wait:output_type -> engined.supervisor.v1.WaitResponse
-	68, // [68:83] is the sub-list for method output_type
-	53, // [53:68] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	35, // 27: engined.supervisor.v1.PSIStats.some:type_name -> engined.supervisor.v1.PSIData
+	35, // 28: engined.supervisor.v1.PSIStats.full:type_name -> engined.supervisor.v1.PSIData
+	37, // 29: engined.supervisor.v1.CpuStats.cpu_usage:type_name -> engined.supervisor.v1.CpuUsage
+	38, // 30: engined.supervisor.v1.CpuStats.throttling_data:type_name -> engined.supervisor.v1.ThrottlingData
+	36, // 31: engined.supervisor.v1.CpuStats.psi:type_name -> engined.supervisor.v1.PSIStats
+	41, // 32: engined.supervisor.v1.MemoryStats.usage:type_name -> engined.supervisor.v1.MemoryData
+	41, // 33: engined.supervisor.v1.MemoryStats.swap_usage:type_name -> engined.supervisor.v1.MemoryData
+	41, // 34: engined.supervisor.v1.MemoryStats.kernel_usage:type_name -> engined.supervisor.v1.MemoryData
+	56, // 35: engined.supervisor.v1.MemoryStats.stats:type_name -> engined.supervisor.v1.MemoryStats.StatsEntry
+	36, // 36: engined.supervisor.v1.MemoryStats.psi:type_name -> engined.supervisor.v1.PSIStats
+	43, // 37: engined.supervisor.v1.BlkioStats.io_service_bytes_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	43, // 38: engined.supervisor.v1.BlkioStats.io_serviced_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	43, // 39: engined.supervisor.v1.BlkioStats.io_queued_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	43, // 40: engined.supervisor.v1.BlkioStats.io_service_time_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	43, // 41: engined.supervisor.v1.BlkioStats.io_wait_time_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	43, // 42: engined.supervisor.v1.BlkioStats.io_merged_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	43, // 43: engined.supervisor.v1.BlkioStats.io_time_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	43, // 44: engined.supervisor.v1.BlkioStats.sectors_recursive:type_name -> engined.supervisor.v1.BlkioStatsEntry
+	36, // 45: engined.supervisor.v1.BlkioStats.psi:type_name -> engined.supervisor.v1.PSIStats
+	39, // 46: engined.supervisor.v1.CgroupStats.cpu_stats:type_name -> engined.supervisor.v1.CpuStats
+	42, // 47: engined.supervisor.v1.CgroupStats.memory_stats:type_name -> engined.supervisor.v1.MemoryStats
+	44, // 48: engined.supervisor.v1.CgroupStats.blkio_stats:type_name -> engined.supervisor.v1.BlkioStats
+	57, // 49: engined.supervisor.v1.CgroupStats.hugetlb_stats:type_name -> engined.supervisor.v1.CgroupStats.HugetlbStatsEntry
+	40, // 50: engined.supervisor.v1.CgroupStats.pids_stats:type_name -> engined.supervisor.v1.PidsStats
+	34, // 51: engined.supervisor.v1.StatsResponse.network_stats:type_name -> engined.supervisor.v1.NetworkStats
+	46, // 52: engined.supervisor.v1.StatsResponse.cgroup_stats:type_name -> engined.supervisor.v1.CgroupStats
+	58, // 53: engined.supervisor.v1.StatsResponse.timestamp:type_name -> google.protobuf.Timestamp
+	23, // 54: engined.supervisor.v1.StartContainerResponse.container:type_name -> engined.supervisor.v1.Container
+	22, // 55: engined.supervisor.v1.DeleteContainerResponse.exit:type_name -> engined.supervisor.v1.Exit
+	22, // 56: engined.supervisor.v1.WaitResponse.exit:type_name -> engined.supervisor.v1.Exit
+	45, // 57: engined.supervisor.v1.CgroupStats.HugetlbStatsEntry.value:type_name -> engined.supervisor.v1.HugetlbStats
+	0,  // 58: engined.supervisor.v1.Supervisor.GetServerVersion:input_type -> engined.supervisor.v1.GetServerVersionRequest
+	2,  // 59: engined.supervisor.v1.Supervisor.CreateContainer:input_type -> engined.supervisor.v1.CreateContainerRequest
+	26, // 60: engined.supervisor.v1.Supervisor.UpdateContainer:input_type -> engined.supervisor.v1.UpdateContainerRequest
+	5,  // 61: engined.supervisor.v1.Supervisor.Signal:input_type -> engined.supervisor.v1.SignalRequest
+	7,  // 62: engined.supervisor.v1.Supervisor.UpdateProcess:input_type -> engined.supervisor.v1.UpdateProcessRequest
+	9,  // 63: engined.supervisor.v1.Supervisor.AddProcess:input_type -> engined.supervisor.v1.AddProcessRequest
+	13, // 64: engined.supervisor.v1.Supervisor.CreateCheckpoint:input_type -> engined.supervisor.v1.CreateCheckpointRequest
+	15, // 65: engined.supervisor.v1.Supervisor.DeleteCheckpoint:input_type -> engined.supervisor.v1.DeleteCheckpointRequest
+	17, // 66: engined.supervisor.v1.Supervisor.ListCheckpoint:input_type -> engined.supervisor.v1.ListCheckpointRequest
+	20, // 67: engined.supervisor.v1.Supervisor.State:input_type -> engined.supervisor.v1.StateRequest
+	32, // 68: engined.supervisor.v1.Supervisor.Events:input_type -> engined.supervisor.v1.EventsRequest
+	47, // 69: engined.supervisor.v1.Supervisor.Stats:input_type -> engined.supervisor.v1.StatsRequest
+	49, // 70: engined.supervisor.v1.Supervisor.StartContainer:input_type -> engined.supervisor.v1.StartContainerRequest
+	51, // 71: engined.supervisor.v1.Supervisor.DeleteContainer:input_type -> engined.supervisor.v1.DeleteContainerRequest
+	53, // 72: engined.supervisor.v1.Supervisor.Wait:input_type -> engined.supervisor.v1.WaitRequest
+	1,  // 73: engined.supervisor.v1.Supervisor.GetServerVersion:output_type -> engined.supervisor.v1.GetServerVersionResponse
+	4,  // 74: engined.supervisor.v1.Supervisor.CreateContainer:output_type -> engined.supervisor.v1.CreateContainerResponse
+	31, // 75: engined.supervisor.v1.Supervisor.UpdateContainer:output_type -> engined.supervisor.v1.UpdateContainerResponse
+	6,  // 76: engined.supervisor.v1.Supervisor.Signal:output_type -> engined.supervisor.v1.SignalResponse
+	8,  // 77: engined.supervisor.v1.Supervisor.UpdateProcess:output_type -> engined.supervisor.v1.UpdateProcessResponse
+	10, // 78: engined.supervisor.v1.Supervisor.AddProcess:output_type -> engined.supervisor.v1.AddProcessResponse
+	14, // 79: engined.supervisor.v1.Supervisor.CreateCheckpoint:output_type -> engined.supervisor.v1.CreateCheckpointResponse
+	16, // 80: engined.supervisor.v1.Supervisor.DeleteCheckpoint:output_type -> engined.supervisor.v1.DeleteCheckpointResponse
+	19, // 81: engined.supervisor.v1.Supervisor.ListCheckpoint:output_type -> engined.supervisor.v1.ListCheckpointResponse
+	25, // 82: engined.supervisor.v1.Supervisor.State:output_type -> engined.supervisor.v1.StateResponse
+	33, // 83: engined.supervisor.v1.Supervisor.Events:output_type -> engined.supervisor.v1.Event
+	48, // 84: engined.supervisor.v1.Supervisor.Stats:output_type -> engined.supervisor.v1.StatsResponse
+	50, // 85: engined.supervisor.v1.Supervisor.StartContainer:output_type -> engined.supervisor.v1.StartContainerResponse
+	52, // 86: engined.supervisor.v1.Supervisor.DeleteContainer:output_type -> engined.supervisor.v1.DeleteContainerResponse
+	54, // 87: engined.supervisor.v1.Supervisor.Wait:output_type -> engined.supervisor.v1.WaitResponse
+	73, // [73:88] is the sub-list for method output_type
+	58, // [58:73] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_proto_supervisor_v1_supervisor_proto_init() }
@@ -4263,7 +4436,7 @@ func file_proto_supervisor_v1_supervisor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_supervisor_v1_supervisor_proto_rawDesc), len(file_proto_supervisor_v1_supervisor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   56,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
