@@ -100,12 +100,16 @@ func (l *launch) spawnInside(init int, terminal bool) error {
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	pidFD := init
-	if l.user.unprivileged {
-		pidFD = -1 // the child joins it
-	}
-	l.clone(birth{files: l.files, pidFD: pidFD, cgroup: l.cgroup})
+	l.cloneInside(init)
 	return nil
+}
+
+// cloneInside starts the clone in the container's pid namespace and cgroup.
+func (l *launch) cloneInside(init int) {
+	if l.user.unprivileged {
+		init = -1 // the child joins it
+	}
+	l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup})
 }
 
 // readProcess reads the container's spec and makes the process out of it.
@@ -130,12 +134,19 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
-	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(), user: l.user}
-	err := f.ofProcess(l.spec)
-	if err != nil {
+	f := l.execFacts()
+	if err := f.ofProcess(l.spec); err != nil {
 		return err
 	}
-	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), &f); err != nil {
+	return l.followExec(&f)
+}
+
+func (l *launch) execFacts() facts {
+	return facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(), user: l.user}
+}
+
+func (l *launch) followExec(f *facts) (err error) {
+	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), f); err != nil {
 		return err
 	}
 	if err := l.born(); err != nil {

@@ -37,6 +37,7 @@ type facts struct {
 	apparmor  bool // the host has it
 	user      caller
 	rootfs    string // exec: where the root is, if the container has no mount namespace
+	hook      string // the program of a startContainer hook, which is run as the process would be
 }
 
 // descriptors are the numbers that the child inherits things under; -1: not.
@@ -62,7 +63,12 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	plan.Ops = append(plan.Ops, mounts...)
 	if hasCreateHooks(spec) {
 		// After the mounts, before the switch of roots (config.md, hooks).
-		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepCreate), Why: "prestart, createRuntime and createContainer hooks"})
+		op := nsenter.Op{Code: nsenter.Sync, Num: num(stepCreate), Why: "prestart, createRuntime and createContainer hooks"}
+		if f.user.unprivileged && newPid(spec) {
+			// To let hooks in. Nobody else is in the container to look.
+			op.Flags = nsenter.Visible
+		}
+		plan.Add(op)
 	}
 	sessionPart(plan, spec.Process, f)
 	plan.Ops = append(plan.Ops, rootfs.Finish(spec, &f.root)...)
@@ -75,7 +81,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 // part returns the process part for a process.
 func (f *facts) part(p *specs.Process, hooks bool) *processPart {
 	part := &processPart{process: p, available: f.available, noGroups: f.user.noGroups, filter: f.filter, firstFree: f.fd.firstFree,
-		fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
+		hook: f.hook, fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
 	if p.ApparmorProfile != "" && f.apparmor {
 		part.apparmor = p.ApparmorProfile
 	}
@@ -206,6 +212,11 @@ func staged(spec *specs.Spec, by caller) bool {
 
 func newTime(spec *specs.Spec) bool {
 	ns := namespace(spec, specs.TimeNamespace)
+	return ns != nil && ns.Path == ""
+}
+
+func newPid(spec *specs.Spec) bool {
+	ns := namespace(spec, specs.PIDNamespace)
 	return ns != nil && ns.Path == ""
 }
 

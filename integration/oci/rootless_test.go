@@ -193,6 +193,23 @@ func TestRootlessWithSubordinateIDs(t *testing.T) {
 	})
 }
 
+// A createContainer hook is a program of the host in the container's namespaces.
+func TestRootlessHooksAreInside(t *testing.T) {
+	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
+	script := `test $$ != 1 && test -e ` + r.dir + ` && echo "$(hostname) $(tr -s ' ' < /proc/self/uid_map)" > ` + r.dir + "/run/note"
+	r.spec(func(s *specs.Spec) {
+		s.Hostname = "inside"
+		s.Process.Args = []string{"/bin/true"}
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}}}}
+	})
+	r.want("$R run hook && cat ../run/note", "inside  0 61234 1")
+	r.spec(func(s *specs.Spec) {
+		s.Process.Args = []string{"/bin/true"}
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/false"}}}
+	})
+	r.wantError("$R run fails", "createContainer hook #0: /bin/false: exit status 1")
+}
+
 // The whole life of a container, and two processes in it.
 func TestRootlessLife(t *testing.T) {
 	for _, mapped := range []bool{false, true} {
