@@ -84,6 +84,7 @@ type launch struct {
 	container *Container
 	layout    cgroup.Layout
 	cgroup    *cgroup.Cgroup
+	below     bool // exec: the cgroup is one that the caller named
 	resctrl   resctrl.Group
 	devices   *netdevice.Moved
 	user      caller

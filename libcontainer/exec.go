@@ -2,11 +2,13 @@ package libcontainer
 
 import (
 	"context"
+	"errors"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/failpoint"
+	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -52,6 +54,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.cgroup, err = c.cgroup().Below(opts.Cgroups); err != nil {
 		return 0, err
 	}
+	l.below = len(opts.Cgroups) > 0
 	l.resctrl = c.State.Resctrl
 	failpoint.At("exec-checked")
 	if l.mode == detached {
@@ -109,7 +112,25 @@ func (l *launch) cloneInside(init int) {
 	if l.user.unprivileged {
 		init = -1 // the child joins it
 	}
-	l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup})
+	l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup, elsewhere: l.elsewhere})
+}
+
+// elsewhere says where a process goes that the container's v2 cgroup refuses.
+// One that has handed controllers down takes in no processes (EBUSY), as where
+// systemd or another engine runs inside: the first process has gone below. Of
+// cgroups that are not beside his own an unprivileged user may not use all
+// (cgroups(7), delegation), and the process stays in his.
+func (l *launch) elsewhere(refusal error) (*cgroup.Cgroup, bool) {
+	switch {
+	case l.below:
+		return nil, false
+	case errors.Is(refusal, unix.EBUSY), errors.Is(refusal, unix.EOPNOTSUPP):
+		beside, err := cgroup.Of(l.container.State.Pid)
+		return beside, err == nil
+	case l.user.unprivileged:
+		return nil, errors.Is(refusal, unix.EACCES)
+	}
+	return nil, false
 }
 
 // readProcess reads the container's spec and makes the process out of it.

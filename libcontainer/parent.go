@@ -30,12 +30,13 @@ type stage struct {
 
 // birth is what a stage process is cloned with.
 type birth struct {
-	files      []int                  // descriptors from 0 on; socket and memory file are appended
-	cloneFlags uintptr                // CLONE_NEW* of the namespaces that are new
-	pidFD      int                    // joined before the clone if not -1: a pidfd or a namespace's file
-	cgroup     *cgroup.Cgroup         // cloned into its v2 directory, if it has one; may be nil
-	uids, gids []syscall.SysProcIDMap // of a new user namespace
-	unchanged  bool                   // it does not become its root
+	files      []int                              // descriptors from 0 on; socket and memory file are appended
+	cloneFlags uintptr                            // CLONE_NEW* of the namespaces that are new
+	pidFD      int                                // joined before the clone if not -1: a pidfd or a namespace's file
+	cgroup     *cgroup.Cgroup                     // cloned into its v2 directory, if it has one; may be nil
+	uids, gids []syscall.SysProcIDMap             // of a new user namespace
+	unchanged  bool                               // it does not become its root
+	elsewhere  func(error) (*cgroup.Cgroup, bool) // the cgroup, or none, if the first refuses; may be nil
 }
 
 // protectedSelf returns a descriptor of this program that nobody can write
