@@ -118,7 +118,7 @@ func (l *launch) cloneInside(init int) {
 // elsewhere says where a process goes that the container's v2 cgroup refuses.
 // One that has handed controllers down takes in no processes (EBUSY), as where
 // systemd or another engine runs inside: the first process has gone below. Of
-// cgroups that are not beside his own an unprivileged user may not use all
+// cgroups that are not beside his own a rootless caller may not use all
 // (cgroups(7), delegation), and the process stays in his.
 func (l *launch) elsewhere(refusal error) (*cgroup.Cgroup, bool) {
 	switch {
@@ -127,8 +127,8 @@ func (l *launch) elsewhere(refusal error) (*cgroup.Cgroup, bool) {
 	case errors.Is(refusal, unix.EBUSY), errors.Is(refusal, unix.EOPNOTSUPP):
 		beside, err := cgroup.Of(l.container.State.Pid)
 		return beside, err == nil
-	case l.user.unprivileged:
-		return nil, errors.Is(refusal, unix.EACCES)
+	case errors.Is(refusal, unix.EACCES):
+		return nil, l.user.unprivileged || cgroup.InUserNamespace()
 	}
 	return nil, false
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -179,6 +180,13 @@ func (b *birth) cloneInto(attr *syscall.SysProcAttr) (done func(), err error) {
 func (s *stage) fork(b birth, self int, attr *syscall.ProcAttr) (err error) {
 	path, args := "/proc/self/fd/"+strconv.Itoa(self), []string{"ocirun", "init"}
 	s.pid, err = syscall.ForkExec(path, args, attr)
+	if errors.Is(err, unix.EPERM) && attr.Sys.UidMappings != nil && groupsDenied() {
+		attr.Sys.GidMappingsEnableSetgroups = false
+		if attr.Sys.Credential != nil {
+			attr.Sys.Credential.NoSetGroups = true
+		}
+		s.pid, err = syscall.ForkExec(path, args, attr)
+	}
 	if old := errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.E2BIG); attr.Sys.UseCgroupFD && old {
 		attr.Sys.UseCgroupFD = false
 		if s.pid, err = syscall.ForkExec(path, args, attr); err == nil {
@@ -191,6 +199,13 @@ func (s *stage) fork(b birth, self int, attr *syscall.ProcAttr) (err error) {
 		return fmt.Errorf("starting the container's process: %w", err)
 	}
 	return nil
+}
+
+// groupsDenied: below a user namespace whose one id a user mapped himself nobody
+// may call setgroups (user_namespaces(7)).
+func groupsDenied() bool {
+	answer, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(answer)) == "deny"
 }
 
 // joinPid sets the pid namespace that the thread's children are born in. fd is

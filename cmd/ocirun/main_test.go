@@ -69,6 +69,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"nope"}, 3, "No help topic for 'nope'"},
 		{[]string{"list", "-f", "xml"}, 1, "invalid format option"},
 		{[]string{"--log-format", "xml", "list"}, 1, "invalid log-format: xml"},
+		{[]string{"--rootless", "maybe", "create", "x"}, 1, `--rootless: expected true, false or auto, got \"maybe\"`},
 		{[]string{"events", "--interval", "-1s", "x"}, 1, "duration interval must be greater than 0"},
 		{[]string{"update", "--l3-cache-schema", "x", "x"}, 1, "container does not exist"},
 	} {

@@ -41,7 +41,7 @@ func TestUnitsOfPaths(t *testing.T) {
 	} {
 		got, err := unitOf(unitSpec(path), "id", Options{})
 		got.user = false // below a user namespace it is the user's
-		if want.slice == "system.slice" && inUserNamespace() {
+		if want.slice == "system.slice" && InUserNamespace() {
 			want.slice = "user.slice"
 		}
 		if err != nil || got != want {
