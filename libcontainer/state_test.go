@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -400,6 +401,9 @@ func TestFeaturesAreTrue(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+	if want := []string{"org.criu.config", "org.systemd.property."}; !slices.Equal(f.PotentiallyUnsafeConfigAnnotations, want) {
+		t.Errorf("annotations: %q", f.PotentiallyUnsafeConfigAnnotations)
 	}
 	spec := Example(false)
 	spec.Linux.IntelRdt, spec.Linux.NetDevices = &specs.LinuxIntelRdt{}, map[string]specs.LinuxNetDevice{"eth0": {}}

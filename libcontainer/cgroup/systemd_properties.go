@@ -67,17 +67,17 @@ func (u *unit) properties(ctx context.Context, m *systemd, layout Layout, spec *
 	return slices.Concat(list, devices, limits, own), err
 }
 
-// annotationPrefix starts the annotations that are properties:
+// AnnotationPrefix starts the annotations that are properties:
 //
 //	org.systemd.property.TimeoutStopUSec: "uint64 10000000"
-const annotationPrefix = "org.systemd.property."
+const AnnotationPrefix = "org.systemd.property."
 
 // annotated reads properties from annotations. A name that ends in Sec, of a
 // time in seconds as unit files have it, becomes the bus's in microseconds.
 func annotated(annotations map[string]string) ([]dbus.Struct, error) {
 	var list []dbus.Struct
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		name, ok := strings.CutPrefix(key, annotationPrefix)
+		name, ok := strings.CutPrefix(key, AnnotationPrefix)
 		if !ok {
 			continue
 		}

@@ -145,7 +145,7 @@ func TestPropertiesOfAnnotations(t *testing.T) {
 		t.Errorf("got %q, %v; want %q", shown(got), err, want)
 	}
 	for key, text := range map[string]string{"Name": "nothing", "ab": "1", "With space": "1", "StopSec": "'x'", "WaitSec": "-1"} {
-		if got, err := annotated(map[string]string{annotationPrefix + key: text}); errdefs.CodeOf(err) != errdefs.SpecInvalid {
+		if got, err := annotated(map[string]string{AnnotationPrefix + key: text}); errdefs.CodeOf(err) != errdefs.SpecInvalid {
 			t.Errorf("%s=%s: got %v, %v", key, text, shown(got), err)
 		}
 	}
