@@ -111,6 +111,12 @@ func TestLimitsArriveInTheKernel(t *testing.T) {
 	expect(t, c, "cpu", "cpu.cfs_burst_us", "cpu.max.burst", "10000", "10000")
 	expect(t, c, "cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0")
 	expect(t, c, "pids", "pids.max", "pids.max", "77", "77")
+	for limit, text := range map[int64]string{0: "1", -1: "max"} {
+		if err := c.Set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(limit)}}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, c, "pids", "pids.max", "pids.max", text, text)
+	}
 }
 
 // Limits that bound each other can be raised and lowered together.

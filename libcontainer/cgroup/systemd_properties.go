@@ -147,13 +147,10 @@ func (p *propertyList) resources(ctx context.Context, r *specs.LinuxResources) e
 	if b := r.BlockIO; b != nil && value(b.Weight) != 0 && !p.v2 {
 		p.add("BlockIOWeight", uint64(*b.Weight))
 	}
-	if r.Pids != nil {
-		switch limit := value(r.Pids.Limit); {
-		case limit > 0:
-			p.add("TasksMax", uint64(limit))
-		case limit < 0:
-			p.add("TasksMax", uint64(math.MaxUint64))
-		}
+	if limit, ok := pidsLimit(r); ok && limit < 0 {
+		p.add("TasksMax", uint64(math.MaxUint64))
+	} else if ok {
+		p.add("TasksMax", uint64(limit))
 	}
 	if p.v2 {
 		return p.unified(ctx, r.Unified)

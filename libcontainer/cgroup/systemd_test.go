@@ -114,6 +114,11 @@ func TestPropertiesOfLimits(t *testing.T) {
 			t.Errorf("v2 %v, systemd %d: %v\ngot  %q\nwant %q", test.v2, test.version, err, shown(p.list), test.want)
 		}
 	}
+	p := &propertyList{v2: true, version: 252}
+	err := p.resources(t.Context(), &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(0))}})
+	if want := []string{"TasksMax=1"}; err != nil || !slices.Equal(shown(p.list), want) {
+		t.Errorf("no processes: %q %v", shown(p.list), err)
+	}
 }
 
 func TestPropertiesOfUnifiedFiles(t *testing.T) {
