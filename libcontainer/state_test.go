@@ -346,16 +346,30 @@ func TestMergeOfLimits(t *testing.T) {
 		BlockIO: &specs.LinuxBlockIO{Weight: number(uint16(20))},
 		Unified: map[string]string{"memory.high": "1"},
 	}
+	before.BlockIO = &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle(1, 5), throttle(2, 5)}}
+	changes.BlockIO.ThrottleReadBpsDevice = []specs.LinuxThrottleDevice{throttle(2, 6), throttle(3, 7)}
 	touched := merge(before, changes)
+	if want := []specs.LinuxThrottleDevice{throttle(1, 5), throttle(2, 6), throttle(3, 7)}; !reflect.DeepEqual(before.BlockIO.ThrottleReadBpsDevice, want) {
+		t.Errorf("limits of devices: %v", before.BlockIO.ThrottleReadBpsDevice)
+	}
+	if !reflect.DeepEqual(touched.BlockIO, changes.BlockIO) {
+		t.Errorf("block devices: %+v", touched.BlockIO)
+	}
 	if *touched.Memory.Limit != 100 || *touched.Memory.Swap != 300 {
 		t.Errorf("memory %d %d", *touched.Memory.Limit, *touched.Memory.Swap)
 	}
 	if *touched.CPU.Quota != 6 || *touched.CPU.Period != 10 || touched.CPU.Cpus != "0" || touched.CPU.Shares != nil {
 		t.Errorf("cpu %+v", touched.CPU)
 	}
-	if touched.Pids != nil || *before.Pids.Limit != 7 || *before.BlockIO.Weight != 20 || before.Unified["memory.high"] != "1" {
+	if *touched.Pids.Limit != 0 || *before.Pids.Limit != 0 || *before.BlockIO.Weight != 20 || before.Unified["memory.high"] != "1" {
 		t.Errorf("%+v", before)
 	}
+}
+
+func throttle(minor int64, rate uint64) specs.LinuxThrottleDevice {
+	device := specs.LinuxThrottleDevice{Rate: rate}
+	device.Major, device.Minor = 8, minor
+	return device
 }
 
 func TestExampleIsValid(t *testing.T) {

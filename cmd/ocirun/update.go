@@ -27,8 +27,10 @@ omitted):
   "memory": { "limit": 0, "reservation": 0, "swap": 0, "checkBeforeUpdate": false },
   "cpu": { "shares": 0, "quota": 0, "burst": 0, "period": 0, "realtimeRuntime": 0,
            "realtimePeriod": 0, "cpus": "", "mems": "", "idle": 0 },
-  "blockIO": { "weight": 0 },
-  "pids": { "limit": 0 },
+  "blockIO": { "weight": 0, "weightDevice": [], "throttleReadBpsDevice": [],
+               "throttleWriteBpsDevice": [], "throttleReadIOPSDevice": [],
+               "throttleWriteIOPSDevice": [] },
+  "pids": { "limit": 1 },
   "unified": { "file": "text" }
 }
 
