@@ -202,6 +202,37 @@ func TestKillOfWhatRunsAndWhatDoesNot(t *testing.T) {
 	}
 }
 
+func TestUpdateOfRdt(t *testing.T) {
+	c, cmd := process(t)
+	config := `{"linux":{"intelRdt":{"memBwSchema":"MB:0=50"}}}`
+	write := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(c.Dir(), ConfigFile), config)
+	if err := UpdateRdt(c, "L3:0=f", ""); errdefs.KindOf(err) != errdefs.FailedPrecondition {
+		t.Errorf("without a group: %v", err)
+	}
+	c.State.Resctrl.Dir = t.TempDir()
+	schemata := filepath.Join(c.State.Resctrl.Dir, "schemata")
+	write(schemata, "")
+	if err := UpdateRdt(c, "L3:0=f", ""); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(schemata); string(text) != "L3:0=f\n" {
+		t.Errorf("%q %v", text, err)
+	}
+	if spec, err := c.Spec(); err != nil || spec.Linux.IntelRdt.L3CacheSchema != "L3:0=f" || spec.Linux.IntelRdt.MemBwSchema != "MB:0=50" {
+		t.Errorf("%+v %v", spec, err)
+	}
+	cmd.Process.Kill() //nolint:errcheck // the wait tells
+	cmd.Wait()         //nolint:errcheck // it was killed
+	if err := UpdateRdt(c, "L3:0=f", ""); errdefs.CodeOf(err) != errdefs.NotRunning {
+		t.Errorf("stopped: %v", err)
+	}
+}
+
 func TestDelete(t *testing.T) {
 	c, cmd := process(t)
 	err := Delete(t.Context(), c.Root, c.ID, false)

@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,14 +17,7 @@ import (
 // its copy of the config. Fields of changes that are nil or zero stay, save a
 // limit of 0 processes; device rules are not updated, as in runc.
 func Update(ctx context.Context, c *Container, changes *specs.LinuxResources) error {
-	status, err := c.Status()
-	if err != nil {
-		return err
-	}
-	if status == Stopped {
-		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
-	}
-	spec, err := c.Spec()
+	spec, err := c.runningSpec()
 	if err != nil {
 		return err
 	}
@@ -36,6 +30,41 @@ func Update(ctx context.Context, c *Container, changes *specs.LinuxResources) er
 	if err := c.cgroup().Update(ctx, merge(spec.Linux.Resources, changes)); err != nil {
 		return err
 	}
+	return c.saveSpec(spec)
+}
+
+// UpdateRdt changes the cache's and the memory bandwidth's schema of a container
+// that has some: one that has not is in no group of its own. "" stays.
+func UpdateRdt(c *Container, l3Cache, bandwidth string) error {
+	spec, err := c.runningSpec()
+	if err != nil {
+		return err
+	}
+	if c.State.Resctrl.Dir == "" || spec.Linux == nil || spec.Linux.IntelRdt == nil {
+		return errdefs.FailedPrecondition.Errorf("Intel RDT: the container was made without linux.intelRdt")
+	}
+	if err := c.State.Resctrl.Change(&specs.LinuxIntelRdt{L3CacheSchema: l3Cache, MemBwSchema: bandwidth}); err != nil {
+		return err
+	}
+	rdt := spec.Linux.IntelRdt
+	rdt.L3CacheSchema = cmp.Or(l3Cache, rdt.L3CacheSchema)
+	rdt.MemBwSchema = cmp.Or(bandwidth, rdt.MemBwSchema)
+	return c.saveSpec(spec)
+}
+
+// runningSpec is the spec of a container that is not stopped.
+func (c *Container) runningSpec() (*specs.Spec, error) {
+	status, err := c.Status()
+	if err != nil {
+		return nil, err
+	}
+	if status == Stopped {
+		return nil, errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
+	}
+	return c.Spec()
+}
+
+func (c *Container) saveSpec(spec *specs.Spec) error {
 	config, err := json.Marshal(spec)
 	if err != nil {
 		return err
