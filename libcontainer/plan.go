@@ -55,6 +55,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	// sysctls and labels are written by it (CVE-2025-52881).
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
 	joinCgroup(plan, f)
+	everyCPU(plan)
 	namespacePart(plan, spec, f)
 	mounts, err := rootfs.Build(spec, &f.root)
 	if err != nil {
@@ -142,6 +143,12 @@ func joinCgroup(plan *nsenter.Plan, f *facts) {
 		}
 		plan.Add(op)
 	}
+}
+
+// everyCPU undoes what the runtime itself was bound to, as by systemd's
+// CPUAffinity=. Since 6.2 the kernel no longer does it for who enters a cpuset.
+func everyCPU(plan *nsenter.Plan) {
+	plan.Add(nsenter.Op{Code: nsenter.Affinity, Flags: nsenter.Optional, Why: "taking every CPU that the cgroup has"})
 }
 
 // namespacePart joins and makes what clone could not, and sets what belongs to
@@ -295,9 +302,11 @@ func joinWithAffinity(plan *nsenter.Plan, affinity *specs.CPUAffinity, f *facts)
 		plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: initial, Why: "setting the CPU affinity " + affinity.Initial})
 	}
 	joinCgroup(plan, f)
-	if final != nil {
-		plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: final, Why: "setting the CPU affinity " + affinity.Final})
+	if final == nil {
+		everyCPU(plan)
+		return nil
 	}
+	plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: final, Why: "setting the CPU affinity " + affinity.Final})
 	return nil
 }
 

@@ -145,6 +145,11 @@ int op_personality(struct stage *s, const struct plan_op *op)
 
 int op_affinity(struct stage *s, const struct plan_op *op)
 {
+	unsigned long every[8192 / (8 * sizeof(long))]; /* the kernel's largest NR_CPUS */
+	if (op->blob_size == 0) {
+		memset(every, 0xff, sizeof(every));
+		return sched_setaffinity(0, sizeof(every), (const cpu_set_t *)every);
+	}
 	return sched_setaffinity(0, op->blob_size, op_blob(s, op));
 }
 
