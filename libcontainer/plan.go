@@ -230,14 +230,17 @@ func newPid(spec *specs.Spec) bool {
 // makeNamespaces makes what is new, the user namespace first: its root has the
 // right to the others.
 func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
+	sync := func(step uint64, why string) {
+		op := nsenter.Op{Code: nsenter.Sync, Num: num(step), Why: why}
+		if by.unprivileged {
+			op.Flags = nsenter.Visible
+		}
+		plan.Add(op)
+	}
 	if user := namespace(spec, specs.UserNamespace); user != nil {
 		if user.Path == "" {
 			plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
-			op := nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"}
-			if by.unprivileged {
-				op.Flags = nsenter.Visible
-			}
-			plan.Add(op)
+			sync(stepMaps, "writing its id maps")
 		}
 		plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
 	}
@@ -249,7 +252,7 @@ func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 	}
 	if len(spec.Linux.TimeOffsets) > 0 {
 		// While nobody is in it, and by the parent, who has the right to.
-		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepTime), Why: "setting the clocks' offsets"})
+		sync(stepTime, "setting the clocks' offsets")
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the new namespaces"})
 }

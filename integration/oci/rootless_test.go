@@ -227,6 +227,16 @@ func TestRootlessInsideAUserNamespace(t *testing.T) {
 	})
 }
 
+func TestRootlessTimeOffsets(t *testing.T) {
+	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
+	r.spec(func(s *specs.Spec) {
+		s.Process.Args = []string{"/bin/sh", "-c", "read -r up rest < /proc/uptime; test ${up%.*} -gt 500000000 && echo later"}
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 500000000}}
+	})
+	r.want("$R run late", "later")
+}
+
 // The whole life of a container, and two processes in it.
 func TestRootlessLife(t *testing.T) {
 	for _, mapped := range []bool{false, true} {
