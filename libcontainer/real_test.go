@@ -114,6 +114,21 @@ func TestOnlyTheProcessDescriptorsAreOpen(t *testing.T) {
 	}
 }
 
+// What systemd gave to an ancestor of the runtime is not the container's.
+func TestActivatedSocketsAreThoseOfTheRuntime(t *testing.T) {
+	s := newSandbox(t)
+	file, err := os.Open("/dev/null")
+	s.must(err)
+	defer file.Close()
+	self, err := os.Executable()
+	s.must(err)
+	s.extra, s.binary = []*os.File{file}, filepath.Join(s.dir, "activated")
+	for pid, want := range map[string]string{"$$": "0\n1\n2\n3\n1 1", "1": "0\n1\n2", "": "0\n1\n2"} {
+		s.must(os.WriteFile(s.binary, []byte("#!/bin/sh\nLISTEN_FDS=1 LISTEN_PID="+pid+" exec "+self+"\n"), 0o755))
+		s.want(`ls /proc/1/fd; echo $LISTEN_FDS $LISTEN_PID`, want)
+	}
+}
+
 func TestFailuresAreClassifiedAndLeaveNothing(t *testing.T) {
 	for _, c := range []struct {
 		name string
