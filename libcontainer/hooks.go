@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -68,6 +69,9 @@ func RunHooks(ctx context.Context, kind string, hooks []specs.Hook, state *specs
 			if cmd.Env == nil {
 				cmd.Env = []string{}
 			}
+			if kind != "poststop" { // by then the bundle may be gone
+				cmd.Dir = state.Bundle
+			}
 			return cmd
 		}
 		if err := runHook(ctx, hook, state, command); err != nil {
@@ -93,6 +97,9 @@ func runHook(ctx context.Context, hook *specs.Hook, state *specs.State, command 
 	var output bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &output, &output
 	cmd.WaitDelay = time.Second // a grandchild may hold the pipes
+	// Our caller's descriptors, which may be for the container, are not the
+	// hook's. Before 5.11 it has them.
+	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) //nolint:errcheck // see above
 	err = cmd.Run()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return errdefs.DeadlineExceeded.Errorf("%s: timed out after %d s", hook.Path, *hook.Timeout)
@@ -128,7 +135,7 @@ func (l *launch) runCreateHook(ctx context.Context, hook *specs.Hook, files []in
 	}
 	defer child.close()
 	defer child.kill() //nolint:errcheck // it is reaped already unless something failed
-	if err := child.begin(hookPlan(hook, namespaces, l.user.unprivileged)); err != nil {
+	if err := child.begin(hookPlan(hook, namespaces, l.rootfs, l.user.unprivileged)); err != nil {
 		return err
 	}
 	if _, err := child.follow(duties{moved: func() error { return nil }}); err != nil {
@@ -137,8 +144,9 @@ func (l *launch) runCreateHook(ctx context.Context, hook *specs.Hook, files []in
 	return waitHook(ctx, child, hook, files[1])
 }
 
-// hookPlan joins the namespaces and executes the hook.
-func hookPlan(hook *specs.Hook, namespaces uint64, unprivileged bool) *nsenter.Plan {
+// hookPlan joins the namespaces and executes the hook, in the container's root
+// as runc does.
+func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, unprivileged bool) *nsenter.Plan {
 	plan := &nsenter.Plan{}
 	plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotContainer, 3)})
 	plan.Add(nsenter.Op{Code: nsenter.Proc})
@@ -150,6 +158,7 @@ func hookPlan(hook *specs.Hook, namespaces uint64, unprivileged bool) *nsenter.P
 	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: hookArgs(hook)})
 	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(3)})
 	plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})
+	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(rootfs), Why: "going to the container's root"})
 	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(hook.Path)})
 	plan.Add(nsenter.Op{Code: nsenter.Exec, Text: text(hook.Path)})
 	return plan

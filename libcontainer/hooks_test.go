@@ -59,6 +59,24 @@ func TestHooksRunInOrderWithTheState(t *testing.T) {
 	}
 }
 
+func TestHooksAreAtHomeAndHaveNoMore(t *testing.T) {
+	s := newSandbox(t)
+	file, err := os.Open("/dev/null")
+	s.must(err)
+	defer file.Close()
+	s.extra, s.create.PreserveFDs = []*os.File{file}, 1
+	note := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exec >> " + filepath.Join(s.dir, "notes") + "; pwd; ls /proc/self/fd"}, Env: []string{"PATH=/bin:/usr/bin"}}}
+	s.spec.Hooks = &specs.Hooks{CreateRuntime: note, CreateContainer: note, Poststart: note}
+	s.want("test -e /proc/1/fd/3 && echo preserved", "preserved")
+	data, err := os.ReadFile(filepath.Join(s.dir, "notes"))
+	s.must(err)
+	const open = " 0 1 2 3 " // ls has opened one itself
+	want := s.dir + open + s.path("") + open + s.dir + open
+	if got := strings.Join(strings.Fields(string(data)), " ") + " "; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 func TestFailingHookUnwinds(t *testing.T) {
 	for name, set := range map[string]func(*specs.Hooks, []specs.Hook){
 		"prestart":        func(h *specs.Hooks, l []specs.Hook) { h.Prestart = l },
