@@ -290,10 +290,12 @@ func (s *session) explain(process *criu.Process, err error) error {
 	return err
 }
 
+const criuAnnotation = "org.criu.config"
+
 // configFile names the file whose settings win over ours: that of the
-// annotation org.criu.config, none if that is empty.
+// annotation, none if that is empty.
 func (s *session) configFile(annotations map[string]string) {
-	path, ok := annotations["org.criu.config"]
+	path, ok := annotations[criuAnnotation]
 	if !ok {
 		path = criuRuntimesConf
 	}

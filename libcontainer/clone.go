@@ -119,6 +119,12 @@ func (l *launch) clone(b birth) {
 	go func() {
 		var err error
 		l.child, err = spawn(b)
+		if err != nil && b.elsewhere != nil {
+			if other, ok := b.elsewhere(err); ok {
+				b.cgroup = other
+				l.child, err = spawn(b)
+			}
+		}
 		failpoint.At("launch-cloned")
 		born <- err
 	}()

@@ -152,7 +152,11 @@ func (r *relay) close() error {
 
 // listenFDs is the number of descriptors that systemd's socket activation
 // handed to us from 3 on (sd_listen_fds(3)); the container's process gets them.
+// Those of another process, whose environment we have, are not ours to give.
 func listenFDs() int {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if err != nil || n < 0 {
 		return 0

@@ -84,6 +84,7 @@ type launch struct {
 	container *Container
 	layout    cgroup.Layout
 	cgroup    *cgroup.Cgroup
+	below     bool // exec: the cgroup is one that the caller named
 	resctrl   resctrl.Group
 	devices   *netdevice.Moved
 	user      caller
@@ -332,9 +333,9 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 			return err
 		}
 		failpoint.At("launch-create-runtime-ran")
-		return l.runInside(ctx, "createContainer", hooks.CreateContainer, creating, "")
+		return l.runInside(ctx, hooks.CreateContainer, creating)
 	case stepStart:
-		return l.runInside(ctx, "startContainer", hooks.StartContainer, l.container.hookState(specs.StateCreated), l.container.ownRoot())
+		return l.container.runStartHooks(ctx, l.spec)
 	}
 	return errdefs.Internal.Errorf("unknown step %d", step)
 }

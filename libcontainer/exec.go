@@ -2,11 +2,13 @@ package libcontainer
 
 import (
 	"context"
+	"errors"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/failpoint"
+	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -52,6 +54,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.cgroup, err = c.cgroup().Below(opts.Cgroups); err != nil {
 		return 0, err
 	}
+	l.below = len(opts.Cgroups) > 0
 	l.resctrl = c.State.Resctrl
 	failpoint.At("exec-checked")
 	if l.mode == detached {
@@ -100,12 +103,34 @@ func (l *launch) spawnInside(init int, terminal bool) error {
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	pidFD := init
-	if l.user.unprivileged {
-		pidFD = -1 // the child joins it
-	}
-	l.clone(birth{files: l.files, pidFD: pidFD, cgroup: l.cgroup})
+	l.cloneInside(init)
 	return nil
+}
+
+// cloneInside starts the clone in the container's pid namespace and cgroup.
+func (l *launch) cloneInside(init int) {
+	if l.user.unprivileged {
+		init = -1 // the child joins it
+	}
+	l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup, elsewhere: l.elsewhere})
+}
+
+// elsewhere says where a process goes that the container's v2 cgroup refuses.
+// One that has handed controllers down takes in no processes (EBUSY), as where
+// systemd or another engine runs inside: the first process has gone below. Of
+// cgroups that are not beside his own a rootless caller may not use all
+// (cgroups(7), delegation), and the process stays in his.
+func (l *launch) elsewhere(refusal error) (*cgroup.Cgroup, bool) {
+	switch {
+	case l.below:
+		return nil, false
+	case errors.Is(refusal, unix.EBUSY), errors.Is(refusal, unix.EOPNOTSUPP):
+		beside, err := cgroup.Of(l.container.State.Pid)
+		return beside, err == nil
+	case errors.Is(refusal, unix.EACCES):
+		return nil, l.user.unprivileged || cgroup.InUserNamespace()
+	}
+	return nil, false
 }
 
 // readProcess reads the container's spec and makes the process out of it.
@@ -130,12 +155,19 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
-	f := facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(), user: l.user}
-	err := f.ofProcess(l.spec)
-	if err != nil {
+	f := l.execFacts()
+	if err := f.ofProcess(l.spec); err != nil {
 		return err
 	}
-	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), &f); err != nil {
+	return l.followExec(&f)
+}
+
+func (l *launch) execFacts() facts {
+	return facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(), user: l.user}
+}
+
+func (l *launch) followExec(f *facts) (err error) {
+	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), f); err != nil {
 		return err
 	}
 	if err := l.born(); err != nil {

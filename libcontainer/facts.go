@@ -67,10 +67,15 @@ func (l *launch) detectCgroups() {
 }
 
 // ofProcess adds what the process part needs.
-func (f *facts) ofProcess(spec *specs.Spec) (err error) {
+func (f *facts) ofProcess(spec *specs.Spec) error {
 	if n := listenFDs(); n > 0 {
 		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
 	}
+	return f.ofHost(spec)
+}
+
+// ofHost adds what the host lets the process have.
+func (f *facts) ofHost(spec *specs.Spec) (err error) {
 	f.available = 1<<len(capabilityNames) - 1 // of a user namespace its root has all
 	if !private(spec, specs.UserNamespace) {
 		if f.available, err = ownCapabilities(); err != nil {

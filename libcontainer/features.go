@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
+	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/rootfs"
 	"github.com/engined/engined/libcontainer/seccomp"
 )
@@ -34,6 +35,9 @@ func Features(version, commit string) *features.Features {
 			NetDevices:      &features.NetDevices{Enabled: &yes},
 		},
 		Annotations: annotations(version, commit),
+		// What a caller should not let a stranger set: one names a file for criu,
+		// the others, by their beginning, properties of systemd's unit.
+		PotentiallyUnsafeConfigAnnotations: []string{criuAnnotation, cgroup.AnnotationPrefix},
 	}
 }
 

@@ -56,7 +56,7 @@ var fieldTable = map[string]string{
 	"linux.netDevices.name": "TestNetworkDevicesMoveAndComeBack", "linux.rootfsPropagation": "plan",
 	"linux.maskedPaths": "plan", "linux.readonlyPaths": "plan", "linux.mountLabel": "TestPlans",
 	"linux.intelRdt.closID": "refused", "linux.intelRdt.schemata": "refused", "linux.intelRdt.l3CacheSchema": "refused", "linux.intelRdt.memBwSchema": "refused",
-	"linux.intelRdt.enableMonitoring": "TestAContainersOwnGroupIsWrittenAndRemoved",
+	"linux.intelRdt.enableMonitoring": "TestAGroupThatWasThereIsWrittenAndStays",
 	"linux.memoryPolicy.mode":         "refused", "linux.memoryPolicy.nodes": "plan", "linux.memoryPolicy.flags": "refused",
 	"linux.personality.domain": "refused", "linux.personality.flags": "refused",
 	"linux.timeOffsets.secs": "TestTimeNamespaceHasItsOffsets", "linux.timeOffsets.nanosecs": "TestTimeNamespaceHasItsOffsets",

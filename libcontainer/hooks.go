@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -68,6 +69,9 @@ func RunHooks(ctx context.Context, kind string, hooks []specs.Hook, state *specs
 			if cmd.Env == nil {
 				cmd.Env = []string{}
 			}
+			if kind != "poststop" { // by then the bundle may be gone
+				cmd.Dir = state.Bundle
+			}
 			return cmd
 		}
 		if err := runHook(ctx, hook, state, command); err != nil {
@@ -93,6 +97,9 @@ func runHook(ctx context.Context, hook *specs.Hook, state *specs.State, command 
 	var output bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &output, &output
 	cmd.WaitDelay = time.Second // a grandchild may hold the pipes
+	// Our caller's descriptors, which may be for the container, are not the
+	// hook's. Before 5.11 it has them.
+	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) //nolint:errcheck // see above
 	err = cmd.Run()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return errdefs.DeadlineExceeded.Errorf("%s: timed out after %d s", hook.Path, *hook.Timeout)
@@ -103,19 +110,114 @@ func runHook(ctx context.Context, hook *specs.Hook, state *specs.State, command 
 	return nil
 }
 
-// runInside runs hooks in the container's namespaces, of which the mount one
-// gives the root: the runtime's before the switch of roots, the container's
-// after it. The parent does it, by a short plan, since no Go runs in the child.
-func (l *launch) runInside(ctx context.Context, kind string, hooks []specs.Hook, state *specs.State, rootfs string) error {
+// runInside runs createContainer hooks in the container's namespaces: programs
+// of the host, since the root is not switched yet.
+func (l *launch) runInside(ctx context.Context, hooks []specs.Hook, state *specs.State) error {
 	for i := range hooks {
-		if err := runInside(ctx, &hooks[i], state, l.namespaces(), rootfs); err != nil {
-			return fmt.Errorf("error running %s hook #%d: %w", kind, i, err)
+		hook := &hooks[i]
+		err := withHookFiles(state, func(files []int) error { return l.runCreateHook(ctx, hook, files) })
+		if err != nil {
+			return fmt.Errorf("error running createContainer hook #%d: %w", i, err)
 		}
 	}
 	return nil
 }
 
-func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namespaces uint64, rootfs string) error {
+// runCreateHook starts it by a short plan, because no Go runs in the child.
+func (l *launch) runCreateHook(ctx context.Context, hook *specs.Hook, files []int) error {
+	b, namespaces := birth{files: files, pidFD: -1}, l.namespaces()
+	if !l.user.unprivileged && namespaces&unix.CLONE_NEWPID != 0 {
+		b.pidFD, namespaces = files[3], namespaces&^unix.CLONE_NEWPID
+	}
+	child, err := spawn(b)
+	if err != nil {
+		return err
+	}
+	defer child.close()
+	defer child.kill() //nolint:errcheck // it is reaped already unless something failed
+	if err := child.begin(hookPlan(hook, namespaces, l.rootfs, l.user.unprivileged)); err != nil {
+		return err
+	}
+	if _, err := child.follow(duties{moved: func() error { return nil }}); err != nil {
+		return err
+	}
+	return waitHook(ctx, child, hook, files[1])
+}
+
+// hookPlan joins the namespaces and executes the hook, in the container's root
+// as runc does.
+func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, unprivileged bool) *nsenter.Plan {
+	plan := &nsenter.Plan{}
+	plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotContainer, 3)})
+	plan.Add(nsenter.Op{Code: nsenter.Proc})
+	enterContainer(plan, namespaces, "")
+	if unprivileged { // the pid namespace takes in only children
+		plan.Add(nsenter.Op{Code: nsenter.Clone})
+	}
+	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: hook.Env})
+	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: hookArgs(hook)})
+	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(3)})
+	plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})
+	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(rootfs), Why: "going to the container's root"})
+	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(hook.Path)})
+	plan.Add(nsenter.Op{Code: nsenter.Exec, Text: text(hook.Path)})
+	return plan
+}
+
+// runStartHooks runs the startContainer hooks, whose programs are the image's:
+// as exec runs a process they get the container's cgroup, user, capabilities,
+// labels and filter. With the runtime's they could do to the host what they
+// like.
+func (c *Container) runStartHooks(ctx context.Context, spec *specs.Spec) error {
+	state := c.hookState(specs.StateCreated)
+	for i := range spec.Hooks.StartContainer {
+		hook := &spec.Hooks.StartContainer[i]
+		err := withHookFiles(state, func(files []int) error { return c.runStartHook(ctx, spec, hook, files) })
+		if err != nil {
+			return fmt.Errorf("error running startContainer hook #%d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (c *Container) runStartHook(ctx context.Context, spec *specs.Spec, hook *specs.Hook, files []int) (err error) {
+	process := *spec.Process
+	process.Args, process.Env, process.Terminal, process.ExecCPUAffinity = hookArgs(hook), hook.Env, false, nil
+	l := &launch{
+		mode: attached, container: c, console: -1, user: theCaller(), cgroup: c.cgroup(), resctrl: c.State.Resctrl,
+		spec: &specs.Spec{Process: &process, Linux: spec.Linux}, files: files,
+		fd: descriptors{fifo: -1, console: -1, container: 3, firstFree: 3},
+	}
+	defer l.undo.OnError(&err)
+	defer l.close()
+	l.cloneInside(files[3])
+	if err := l.user.check(l.spec); err != nil {
+		return err
+	}
+	if err := l.compileFilter(); err != nil {
+		return err
+	}
+	f := l.execFacts()
+	f.hook = hook.Path
+	if err := f.ofHost(l.spec); err != nil {
+		return err
+	}
+	if err := l.followExec(&f); err != nil {
+		return err
+	}
+	return waitHook(ctx, l.child, hook, files[1])
+}
+
+func hookArgs(hook *specs.Hook) []string {
+	if len(hook.Args) == 0 {
+		return []string{hook.Path}
+	}
+	return hook.Args
+}
+
+// withHookFiles opens what a hook in the container gets: the state to read, a
+// file for its output, twice, and the container's process.
+func withHookFiles(state *specs.State, do func(files []int) error) error {
 	init, err := openProcess(state.Pid)
 	if err != nil {
 		return fmt.Errorf("opening the container's process: %w", err)
@@ -130,44 +232,19 @@ func runInside(ctx context.Context, hook *specs.Hook, state *specs.State, namesp
 		return err
 	}
 	defer unix.Close(stdin)
-	pid := -1
-	if namespaces&unix.CLONE_NEWPID != 0 {
-		pid = init
-	}
-	child, err := spawn(birth{files: []int{stdin, 2, 2, init}, pidFD: pid})
+	output, err := memoryFile("output")
 	if err != nil {
 		return err
 	}
-	defer child.close()
-	defer child.kill() //nolint:errcheck // it is reaped already unless something failed
-	if err := child.begin(hookPlan(hook, namespaces, rootfs)); err != nil {
-		return err
-	}
-	return waitHook(ctx, child, hook)
+	defer unix.Close(output)
+	return do([]int{stdin, output, output, init})
 }
 
-// hookPlan joins the namespaces and executes the hook. pid is joined by the
-// parent for its child.
-func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string) *nsenter.Plan {
-	args := hook.Args
-	if len(args) == 0 {
-		args = []string{hook.Path}
-	}
-	plan := &nsenter.Plan{}
-	plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotContainer, 3)})
-	plan.Add(nsenter.Op{Code: nsenter.Proc})
-	enterContainer(plan, namespaces&^unix.CLONE_NEWPID, rootfs)
-	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: hook.Env})
-	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: args})
-	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(3)})
-	plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})
-	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(hook.Path)})
-	plan.Add(nsenter.Op{Code: nsenter.Exec, Text: text(hook.Path)})
-	return plan
-}
+// maxHookOutput is how much of a hook's output an error shows.
+const maxHookOutput = 4096
 
 // waitHook waits for the hook's end within its timeout.
-func waitHook(ctx context.Context, child *stage, hook *specs.Hook) error {
+func waitHook(ctx context.Context, child *stage, hook *specs.Hook, output int) error {
 	if hook.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*hook.Timeout)*time.Second)
@@ -180,12 +257,9 @@ func waitHook(ctx context.Context, child *stage, hook *specs.Hook) error {
 		close(done)
 	})
 	defer stop()
-	if _, err := child.follow(duties{}); err != nil {
-		return err
-	}
 	// Waited for without taking it, until the killer is out of the way.
-	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil && !errors.Is(err, unix.EINTR) {
-		return fmt.Errorf("waiting for a hook: %w", err)
+	if err := awaitEnd(pid); err != nil {
+		return err
 	}
 	if !stop() {
 		<-done
@@ -194,16 +268,29 @@ func waitHook(ctx context.Context, child *stage, hook *specs.Hook) error {
 		return err
 	}
 	switch {
-	case ctx.Err() != nil:
-		return errdefs.DeadlineExceeded.Errorf("%s: timed out", hook.Path)
-	case child.status.ExitStatus() != 0:
-		return fmt.Errorf("%s: exit status %d", hook.Path, exitCode(child.status))
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return errdefs.DeadlineExceeded.Errorf("%s: timed out after %d s", hook.Path, *hook.Timeout)
+	case exitCode(child.status) != 0:
+		said := make([]byte, maxHookOutput)
+		n, _ := unix.Pread(output, said, 0) //nolint:errcheck // then there is none to show
+		return fmt.Errorf("%s: exit status %d, output: %s", hook.Path, exitCode(child.status), bytes.TrimSpace(said[:max(n, 0)]))
 	}
 	return nil
 }
 
-// stateInput returns the reading end of a pipe that holds data, which is smaller
-// too long, as it could be for a pipe.
+func awaitEnd(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("waiting for a hook: %w", err)
+		}
+	}
+}
+
+// stateInput returns a file with the state, which may be too long for a pipe.
 func stateInput(data []byte) (int, error) {
 	fd, err := memoryFile("state")
 	if err != nil {

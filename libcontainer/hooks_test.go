@@ -59,6 +59,24 @@ func TestHooksRunInOrderWithTheState(t *testing.T) {
 	}
 }
 
+func TestHooksAreAtHomeAndHaveNoMore(t *testing.T) {
+	s := newSandbox(t)
+	file, err := os.Open("/dev/null")
+	s.must(err)
+	defer file.Close()
+	s.extra, s.create.PreserveFDs = []*os.File{file}, 1
+	note := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exec >> " + filepath.Join(s.dir, "notes") + "; pwd; ls /proc/self/fd"}, Env: []string{"PATH=/bin:/usr/bin"}}}
+	s.spec.Hooks = &specs.Hooks{CreateRuntime: note, CreateContainer: note, Poststart: note}
+	s.want("test -e /proc/1/fd/3 && echo preserved", "preserved")
+	data, err := os.ReadFile(filepath.Join(s.dir, "notes"))
+	s.must(err)
+	const open = " 0 1 2 3 " // ls has opened one itself
+	want := s.dir + open + s.path("") + open + s.dir + open
+	if got := strings.Join(strings.Fields(string(data)), " ") + " "; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 func TestFailingHookUnwinds(t *testing.T) {
 	for name, set := range map[string]func(*specs.Hooks, []specs.Hook){
 		"prestart":        func(h *specs.Hooks, l []specs.Hook) { h.Prestart = l },
@@ -72,12 +90,42 @@ func TestFailingHookUnwinds(t *testing.T) {
 			s.spec.Hooks = &specs.Hooks{}
 			set(s.spec.Hooks, []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo why; exit 3"}}})
 			r := s.run("sleep", "10")
-			if r.err == nil || !strings.Contains(r.err.Error(), "error running "+name+" hook #0: /bin/sh: exit status 3") {
+			if r.err == nil || !strings.Contains(r.err.Error(), "error running "+name+" hook #0: /bin/sh: exit status 3, output: why") {
 				t.Errorf("got %+v", r)
 			}
 			s.wantNothingLeft()
 		})
 	}
+}
+
+// A startContainer hook is a program of the image: with the runtime's rights it
+// could do to the host what it likes.
+func TestStartContainerHooksHaveTheRightsOfTheProcess(t *testing.T) {
+	s := newSandbox(t)
+	s.must(os.Chmod(s.path("tmp"), 0o777))
+	s.spec.Process.User = specs.User{UID: 1000, GID: 1000, AdditionalGids: []uint32{5}}
+	s.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}}
+	s.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+	rights := `id; grep -E "^(Cap|NoNew|Seccomp:)" /proc/self/status; cat /proc/self/cgroup; ulimit -n; pwd`
+	s.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{
+		Path: "/bin/sh", Args: []string{"sh", "-c", "exec > /tmp/hook; " + rights + "; echo $HOME"}, Env: []string{"PATH=/bin"},
+	}}}
+	check := func(verb, process string) {
+		hook, err := os.ReadFile(s.path("tmp/hook"))
+		s.must(err)
+		if strings.TrimSpace(string(hook)) != process {
+			t.Errorf("%s: the hook is\n%s\nthe process\n%s", verb, hook, process)
+		}
+	}
+	process := s.sh(rights + "; echo")
+	check("run", process)
+	s.must(os.Remove(s.path("tmp/hook")))
+	for _, verb := range []string{"create", "start"} {
+		if r := s.runtime(runtimeCall{Verb: verb}); r.status != 0 {
+			t.Fatal(r.stderr)
+		}
+	}
+	check("start", process)
 }
 
 func TestHookTimesOut(t *testing.T) {

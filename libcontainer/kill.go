@@ -76,16 +76,7 @@ func KillAll(ctx context.Context, c *Container, signal unix.Signal) error {
 	if signal == unix.SIGKILL {
 		return c.killCgroup(ctx)
 	}
-	pids, err := c.cgroup().Pids(true)
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if err := unix.Kill(pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("unable to signal process %d: %w", pid, err)
-		}
-	}
-	return nil
+	return c.cgroup().Signal(signal)
 }
 
 func (c *Container) killCgroup(ctx context.Context) error {

@@ -2,10 +2,12 @@ package libcontainer
 
 import (
 	"bytes"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestNumberMask(t *testing.T) {
@@ -22,6 +24,27 @@ func TestNumberMask(t *testing.T) {
 			t.Errorf("%q: %v, %v", list, mask, err)
 		}
 	}
+}
+
+// The runtime may be bound to fewer CPUs than the container is to have.
+func TestProcessesHaveEveryCPU(t *testing.T) {
+	var before unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil || before.Count() < 2 {
+		t.Skipf("needs two CPUs: %v", err)
+	}
+	s := newSandbox(t)
+	look := "grep Cpus_allowed_list /proc/self/status"
+	every := s.sh(look)
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	var one unix.CPUSet
+	one.Set(0)
+	s.must(unix.SchedSetaffinity(0, &one))
+	s.want(look, every)
+	c := s.running()
+	if r := s.exec(look); strings.TrimSpace(r.stdout) != every {
+		t.Errorf("exec: %+v, want %q", r, every)
+	}
+	s.must(c.killInit())
 }
 
 func TestExecHasItsCPUs(t *testing.T) {

@@ -104,7 +104,7 @@ func TestMountsAndTheirOptions(t *testing.T) {
 	s.spec.Mounts = append(s.spec.Mounts,
 		specs.Mount{Destination: "/made/deep/file", Type: "bind", Source: "data/file", Options: []string{"bind", "ro"}},
 		specs.Mount{Destination: "/made/dir", Type: "bind", Source: "data", Options: []string{"rbind", "nosuid", "noexec", "rprivate"}},
-		specs.Mount{Destination: "/kept", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "ro", "nodev"}},
+		specs.Mount{Destination: "/kept", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "ro", "nodev", "acl"}},
 		specs.Mount{Destination: "/kept/inner", Type: "tmpfs", Source: "inner", Options: []string{"mode=700", "noatime", "rshared"}},
 		specs.Mount{Destination: "/rec", Type: "bind", Source: "data", Options: []string{"rbind", "rro"}},
 	)

@@ -140,6 +140,14 @@ func TestMountNamespaceCanBeJoined(t *testing.T) {
 	s.must(pod.killInit())
 }
 
+// Its limits are a user namespace's own.
+func TestUserNamespaceHasItsSysctls(t *testing.T) {
+	s := newSandbox(t)
+	s.mapped()
+	s.spec.Linux.Sysctl = map[string]string{"user.max_mnt_namespaces": "77"}
+	s.want("cat /proc/sys/user/max_mnt_namespaces", "77")
+}
+
 func TestUserNamespaceMapsIDs(t *testing.T) {
 	s := newSandbox(t)
 	s.setNamespace(specs.UserNamespace, "")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,12 +31,13 @@ type stage struct {
 
 // birth is what a stage process is cloned with.
 type birth struct {
-	files      []int                  // descriptors from 0 on; socket and memory file are appended
-	cloneFlags uintptr                // CLONE_NEW* of the namespaces that are new
-	pidFD      int                    // joined before the clone if not -1: a pidfd or a namespace's file
-	cgroup     *cgroup.Cgroup         // cloned into its v2 directory, if it has one; may be nil
-	uids, gids []syscall.SysProcIDMap // of a new user namespace
-	unchanged  bool                   // it does not become its root
+	files      []int                              // descriptors from 0 on; socket and memory file are appended
+	cloneFlags uintptr                            // CLONE_NEW* of the namespaces that are new
+	pidFD      int                                // joined before the clone if not -1: a pidfd or a namespace's file
+	cgroup     *cgroup.Cgroup                     // cloned into its v2 directory, if it has one; may be nil
+	uids, gids []syscall.SysProcIDMap             // of a new user namespace
+	unchanged  bool                               // it does not become its root
+	elsewhere  func(error) (*cgroup.Cgroup, bool) // the cgroup, or none, if the first refuses; may be nil
 }
 
 // protectedSelf returns a descriptor of this program that nobody can write
@@ -178,6 +180,13 @@ func (b *birth) cloneInto(attr *syscall.SysProcAttr) (done func(), err error) {
 func (s *stage) fork(b birth, self int, attr *syscall.ProcAttr) (err error) {
 	path, args := "/proc/self/fd/"+strconv.Itoa(self), []string{"ocirun", "init"}
 	s.pid, err = syscall.ForkExec(path, args, attr)
+	if errors.Is(err, unix.EPERM) && attr.Sys.UidMappings != nil && groupsDenied() {
+		attr.Sys.GidMappingsEnableSetgroups = false
+		if attr.Sys.Credential != nil {
+			attr.Sys.Credential.NoSetGroups = true
+		}
+		s.pid, err = syscall.ForkExec(path, args, attr)
+	}
 	if old := errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.E2BIG); attr.Sys.UseCgroupFD && old {
 		attr.Sys.UseCgroupFD = false
 		if s.pid, err = syscall.ForkExec(path, args, attr); err == nil {
@@ -190,6 +199,13 @@ func (s *stage) fork(b birth, self int, attr *syscall.ProcAttr) (err error) {
 		return fmt.Errorf("starting the container's process: %w", err)
 	}
 	return nil
+}
+
+// groupsDenied: below a user namespace whose one id a user mapped himself nobody
+// may call setgroups (user_namespaces(7)).
+func groupsDenied() bool {
+	answer, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(answer)) == "deny"
 }
 
 // joinPid sets the pid namespace that the thread's children are born in. fd is

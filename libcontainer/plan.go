@@ -37,6 +37,7 @@ type facts struct {
 	apparmor  bool // the host has it
 	user      caller
 	rootfs    string // exec: where the root is, if the container has no mount namespace
+	hook      string // the program of a startContainer hook, which is run as the process would be
 }
 
 // descriptors are the numbers that the child inherits things under; -1: not.
@@ -54,6 +55,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	// sysctls and labels are written by it (CVE-2025-52881).
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
 	joinCgroup(plan, f)
+	everyCPU(plan)
 	namespacePart(plan, spec, f)
 	mounts, err := rootfs.Build(spec, &f.root)
 	if err != nil {
@@ -62,7 +64,12 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	plan.Ops = append(plan.Ops, mounts...)
 	if hasCreateHooks(spec) {
 		// After the mounts, before the switch of roots (config.md, hooks).
-		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepCreate), Why: "prestart, createRuntime and createContainer hooks"})
+		op := nsenter.Op{Code: nsenter.Sync, Num: num(stepCreate), Why: "prestart, createRuntime and createContainer hooks"}
+		if f.user.unprivileged && newPid(spec) {
+			// To let hooks in. Nobody else is in the container to look.
+			op.Flags = nsenter.Visible
+		}
+		plan.Add(op)
 	}
 	sessionPart(plan, spec.Process, f)
 	plan.Ops = append(plan.Ops, rootfs.Finish(spec, &f.root)...)
@@ -75,7 +82,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 // part returns the process part for a process.
 func (f *facts) part(p *specs.Process, hooks bool) *processPart {
 	part := &processPart{process: p, available: f.available, noGroups: f.user.noGroups, filter: f.filter, firstFree: f.fd.firstFree,
-		fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
+		hook: f.hook, fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
 	if p.ApparmorProfile != "" && f.apparmor {
 		part.apparmor = p.ApparmorProfile
 	}
@@ -136,6 +143,12 @@ func joinCgroup(plan *nsenter.Plan, f *facts) {
 		}
 		plan.Add(op)
 	}
+}
+
+// everyCPU undoes what the runtime itself was bound to, as by systemd's
+// CPUAffinity=. Since 6.2 the kernel no longer does it for who enters a cpuset.
+func everyCPU(plan *nsenter.Plan) {
+	plan.Add(nsenter.Op{Code: nsenter.Affinity, Flags: nsenter.Optional, Why: "taking every CPU that the cgroup has"})
 }
 
 // namespacePart joins and makes what clone could not, and sets what belongs to
@@ -209,17 +222,25 @@ func newTime(spec *specs.Spec) bool {
 	return ns != nil && ns.Path == ""
 }
 
+func newPid(spec *specs.Spec) bool {
+	ns := namespace(spec, specs.PIDNamespace)
+	return ns != nil && ns.Path == ""
+}
+
 // makeNamespaces makes what is new, the user namespace first: its root has the
 // right to the others.
 func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
+	sync := func(step uint64, why string) {
+		op := nsenter.Op{Code: nsenter.Sync, Num: num(step), Why: why}
+		if by.unprivileged {
+			op.Flags = nsenter.Visible
+		}
+		plan.Add(op)
+	}
 	if user := namespace(spec, specs.UserNamespace); user != nil {
 		if user.Path == "" {
 			plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
-			op := nsenter.Op{Code: nsenter.Sync, Num: num(stepMaps), Why: "writing its id maps"}
-			if by.unprivileged {
-				op.Flags = nsenter.Visible
-			}
-			plan.Add(op)
+			sync(stepMaps, "writing its id maps")
 		}
 		plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
 	}
@@ -231,7 +252,7 @@ func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 	}
 	if len(spec.Linux.TimeOffsets) > 0 {
 		// While nobody is in it, and by the parent, who has the right to.
-		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepTime), Why: "setting the clocks' offsets"})
+		sync(stepTime, "setting the clocks' offsets")
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the new namespaces"})
 }
@@ -284,9 +305,11 @@ func joinWithAffinity(plan *nsenter.Plan, affinity *specs.CPUAffinity, f *facts)
 		plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: initial, Why: "setting the CPU affinity " + affinity.Initial})
 	}
 	joinCgroup(plan, f)
-	if final != nil {
-		plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: final, Why: "setting the CPU affinity " + affinity.Final})
+	if final == nil {
+		everyCPU(plan)
+		return nil
 	}
+	plan.Add(nsenter.Op{Code: nsenter.Affinity, Blob: final, Why: "setting the CPU affinity " + affinity.Final})
 	return nil
 }
 

@@ -63,6 +63,7 @@ type processPart struct {
 	noGroups  bool // setgroups is denied
 	sync      bool // there are startContainer hooks that the parent runs
 	apparmor  string
+	hook      string // run instead of the command, with just its own environment
 }
 
 // compile appends the process's operations. Each has its place:
@@ -104,7 +105,7 @@ func (p *processPart) attributes(plan *nsenter.Plan) {
 func (p *processPart) environment(plan *nsenter.Plan) {
 	env, home := environment(p.process.Env)
 	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: env})
-	if !home {
+	if !home && p.hook == "" {
 		plan.Add(nsenter.Op{Code: nsenter.Home, Num: num(uint64(p.process.User.UID)), Why: "looking up the user's home"})
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: p.process.Args})
@@ -202,6 +203,9 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 		plan.Add(nsenter.Op{Code: nsenter.NoNewPrivs})
 	}
 	command := p.process.Args[0]
+	if p.hook != "" {
+		command = p.hook
+	}
 	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(command, lookupPath(p.process.Env)), Why: fmt.Sprintf("exec: %q", command)})
 	if p.sync {
 		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepStart), Why: "startContainer hooks"})

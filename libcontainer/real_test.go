@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -109,6 +111,21 @@ func TestOnlyTheProcessDescriptorsAreOpen(t *testing.T) {
 	s.create.PreserveFDs = 2
 	if r := s.run("true"); r.err == nil || !strings.Contains(r.err.Error(), "preserved-fd 1 (of 2)") {
 		t.Errorf("a descriptor that is not there: %+v", r)
+	}
+}
+
+// What systemd gave to an ancestor of the runtime is not the container's.
+func TestActivatedSocketsAreThoseOfTheRuntime(t *testing.T) {
+	s := newSandbox(t)
+	file, err := os.Open("/dev/null")
+	s.must(err)
+	defer file.Close()
+	self, err := os.Executable()
+	s.must(err)
+	s.extra, s.binary = []*os.File{file}, filepath.Join(s.dir, "activated")
+	for pid, want := range map[string]string{"$$": "0\n1\n2\n3\n1 1", "1": "0\n1\n2", "": "0\n1\n2"} {
+		s.must(os.WriteFile(s.binary, []byte("#!/bin/sh\nLISTEN_FDS=1 LISTEN_PID="+pid+" exec "+self+"\n"), 0o755))
+		s.want(`ls /proc/1/fd; echo $LISTEN_FDS $LISTEN_PID`, want)
 	}
 }
 
@@ -243,6 +260,32 @@ func TestExecJoinsTheContainer(t *testing.T) {
 	if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); errdefs.CodeOf(r.err) != errdefs.NotRunning {
 		t.Errorf("exec in a stopped container: %+v", r)
 	}
+}
+
+// A v2 cgroup that hands a controller down takes in no more processes: what runs
+// systemd or an engine of its own has moved its first process below.
+func TestExecFollowsTheFirstProcessBelowItsCgroup(t *testing.T) {
+	s := newSandbox(t)
+	c := s.running()
+	dir := c.State.Cgroup.V2
+	available, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	controller := ""
+	for _, one := range []string{"memory", "io", "hugetlb"} { // pids and cpu would not keep processes out
+		if slices.Contains(strings.Fields(string(available)), one) {
+			controller = one
+		}
+	}
+	if controller == "" {
+		t.Skip("the container's v2 cgroup has no controller")
+	}
+	s.must(os.Mkdir(filepath.Join(dir, "init"), 0o755))
+	s.must(os.WriteFile(filepath.Join(dir, "init/cgroup.procs"), []byte(strconv.Itoa(c.State.Pid)), 0))
+	s.must(os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0))
+	if r := s.exec("grep ^0:: /proc/self/cgroup"); !strings.HasSuffix(r.stdout, "/init\n") {
+		t.Errorf("got %+v", r)
+	}
+	s.must(Delete(t.Context(), s.create.Root, s.create.ID, true))
+	s.wantNothingLeft()
 }
 
 // waitGone waits for the end of a process that is not our child.

@@ -108,11 +108,8 @@ func (c *Container) startHooks(ctx context.Context, spec *specs.Spec) error {
 	if spec.Hooks == nil || len(spec.Hooks.StartContainer) == 0 {
 		return nil
 	}
-	state := c.hookState(specs.StateCreated)
-	for i := range spec.Hooks.StartContainer {
-		if err := runInside(ctx, &spec.Hooks.StartContainer[i], state, namespacesOf(spec), c.ownRoot()); err != nil {
-			return errors.Join(fmt.Errorf("error running startContainer hook #%d: %w", i, err), c.killInit())
-		}
+	if err := c.runStartHooks(ctx, spec); err != nil {
+		return errors.Join(err, c.killInit())
 	}
 	return nil
 }

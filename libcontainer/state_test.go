@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,37 @@ func TestKillOfWhatRunsAndWhatDoesNot(t *testing.T) {
 	}
 }
 
+func TestUpdateOfRdt(t *testing.T) {
+	c, cmd := process(t)
+	config := `{"linux":{"intelRdt":{"memBwSchema":"MB:0=50"}}}`
+	write := func(path, text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(c.Dir(), ConfigFile), config)
+	if err := UpdateRdt(c, "L3:0=f", ""); errdefs.KindOf(err) != errdefs.FailedPrecondition {
+		t.Errorf("without a group: %v", err)
+	}
+	c.State.Resctrl.Dir = t.TempDir()
+	schemata := filepath.Join(c.State.Resctrl.Dir, "schemata")
+	write(schemata, "")
+	if err := UpdateRdt(c, "L3:0=f", ""); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(schemata); string(text) != "L3:0=f\n" {
+		t.Errorf("%q %v", text, err)
+	}
+	if spec, err := c.Spec(); err != nil || spec.Linux.IntelRdt.L3CacheSchema != "L3:0=f" || spec.Linux.IntelRdt.MemBwSchema != "MB:0=50" {
+		t.Errorf("%+v %v", spec, err)
+	}
+	cmd.Process.Kill() //nolint:errcheck // the wait tells
+	cmd.Wait()         //nolint:errcheck // it was killed
+	if err := UpdateRdt(c, "L3:0=f", ""); errdefs.CodeOf(err) != errdefs.NotRunning {
+		t.Errorf("stopped: %v", err)
+	}
+}
+
 func TestDelete(t *testing.T) {
 	c, cmd := process(t)
 	err := Delete(t.Context(), c.Root, c.ID, false)
@@ -345,16 +377,30 @@ func TestMergeOfLimits(t *testing.T) {
 		BlockIO: &specs.LinuxBlockIO{Weight: number(uint16(20))},
 		Unified: map[string]string{"memory.high": "1"},
 	}
+	before.BlockIO = &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{throttle(1, 5), throttle(2, 5)}}
+	changes.BlockIO.ThrottleReadBpsDevice = []specs.LinuxThrottleDevice{throttle(2, 6), throttle(3, 7)}
 	touched := merge(before, changes)
+	if want := []specs.LinuxThrottleDevice{throttle(1, 5), throttle(2, 6), throttle(3, 7)}; !reflect.DeepEqual(before.BlockIO.ThrottleReadBpsDevice, want) {
+		t.Errorf("limits of devices: %v", before.BlockIO.ThrottleReadBpsDevice)
+	}
+	if !reflect.DeepEqual(touched.BlockIO, changes.BlockIO) {
+		t.Errorf("block devices: %+v", touched.BlockIO)
+	}
 	if *touched.Memory.Limit != 100 || *touched.Memory.Swap != 300 {
 		t.Errorf("memory %d %d", *touched.Memory.Limit, *touched.Memory.Swap)
 	}
 	if *touched.CPU.Quota != 6 || *touched.CPU.Period != 10 || touched.CPU.Cpus != "0" || touched.CPU.Shares != nil {
 		t.Errorf("cpu %+v", touched.CPU)
 	}
-	if touched.Pids != nil || *before.Pids.Limit != 7 || *before.BlockIO.Weight != 20 || before.Unified["memory.high"] != "1" {
+	if *touched.Pids.Limit != 0 || *before.Pids.Limit != 0 || *before.BlockIO.Weight != 20 || before.Unified["memory.high"] != "1" {
 		t.Errorf("%+v", before)
 	}
+}
+
+func throttle(minor int64, rate uint64) specs.LinuxThrottleDevice {
+	device := specs.LinuxThrottleDevice{Rate: rate}
+	device.Major, device.Minor = 8, minor
+	return device
 }
 
 func TestExampleIsValid(t *testing.T) {
@@ -400,6 +446,9 @@ func TestFeaturesAreTrue(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+	if want := []string{"org.criu.config", "org.systemd.property."}; !slices.Equal(f.PotentiallyUnsafeConfigAnnotations, want) {
+		t.Errorf("annotations: %q", f.PotentiallyUnsafeConfigAnnotations)
 	}
 	spec := Example(false)
 	spec.Linux.IntelRdt, spec.Linux.NetDevices = &specs.LinuxIntelRdt{}, map[string]specs.LinuxNetDevice{"eth0": {}}

@@ -1,10 +1,12 @@
 package libcontainer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -12,17 +14,10 @@ import (
 )
 
 // Update changes limits of a container that is not stopped and writes them to
-// its copy of the config. Fields of changes that are nil or zero stay; device
-// rules are not updated, as in runc.
+// its copy of the config. Fields of changes that are nil or zero stay, save a
+// limit of 0 processes; device rules are not updated, as in runc.
 func Update(ctx context.Context, c *Container, changes *specs.LinuxResources) error {
-	status, err := c.Status()
-	if err != nil {
-		return err
-	}
-	if status == Stopped {
-		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
-	}
-	spec, err := c.Spec()
+	spec, err := c.runningSpec()
 	if err != nil {
 		return err
 	}
@@ -35,6 +30,41 @@ func Update(ctx context.Context, c *Container, changes *specs.LinuxResources) er
 	if err := c.cgroup().Update(ctx, merge(spec.Linux.Resources, changes)); err != nil {
 		return err
 	}
+	return c.saveSpec(spec)
+}
+
+// UpdateRdt changes the cache's and the memory bandwidth's schema of a container
+// that has some: one that has not is in no group of its own. "" stays.
+func UpdateRdt(c *Container, l3Cache, bandwidth string) error {
+	spec, err := c.runningSpec()
+	if err != nil {
+		return err
+	}
+	if c.State.Resctrl.Dir == "" || spec.Linux == nil || spec.Linux.IntelRdt == nil {
+		return errdefs.FailedPrecondition.Errorf("Intel RDT: the container was made without linux.intelRdt")
+	}
+	if err := c.State.Resctrl.Change(&specs.LinuxIntelRdt{L3CacheSchema: l3Cache, MemBwSchema: bandwidth}); err != nil {
+		return err
+	}
+	rdt := spec.Linux.IntelRdt
+	rdt.L3CacheSchema = cmp.Or(l3Cache, rdt.L3CacheSchema)
+	rdt.MemBwSchema = cmp.Or(bandwidth, rdt.MemBwSchema)
+	return c.saveSpec(spec)
+}
+
+// runningSpec is the spec of a container that is not stopped.
+func (c *Container) runningSpec() (*specs.Spec, error) {
+	status, err := c.Status()
+	if err != nil {
+		return nil, err
+	}
+	if status == Stopped {
+		return nil, errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "container not running")
+	}
+	return c.Spec()
+}
+
+func (c *Container) saveSpec(spec *specs.Spec) error {
 	config, err := json.Marshal(spec)
 	if err != nil {
 		return err
@@ -60,13 +90,13 @@ func merge(r, changes *specs.LinuxResources) *specs.LinuxResources {
 		mergeCPU(r.CPU, changes.CPU)
 		touched.CPU = r.CPU
 	}
-	if changes.Pids != nil && changes.Pids.Limit != nil && *changes.Pids.Limit != 0 {
+	if changes.Pids != nil && changes.Pids.Limit != nil {
 		r.Pids, touched.Pids = changes.Pids, changes.Pids
 	}
-	if b := changes.BlockIO; b != nil && b.Weight != nil && *b.Weight != 0 {
+	if changes.BlockIO != nil {
 		r.BlockIO = part(r.BlockIO)
-		r.BlockIO.Weight = b.Weight
-		touched.BlockIO = &specs.LinuxBlockIO{Weight: b.Weight}
+		touched.BlockIO = &specs.LinuxBlockIO{}
+		mergeBlockIO(r.BlockIO, changes.BlockIO, touched.BlockIO)
 	}
 	if len(changes.Unified) > 0 {
 		if r.Unified == nil {
@@ -114,8 +144,42 @@ func mergeCPU(cpu, changes *specs.LinuxCPU) {
 	}
 }
 
+// mergeBlockIO, unlike the others, has only what changed written: a device may
+// be gone that had a limit.
+func mergeBlockIO(b, changes, touched *specs.LinuxBlockIO) {
+	set(&b.Weight, changes.Weight)
+	set(&touched.Weight, changes.Weight)
+	set(&b.LeafWeight, changes.LeafWeight)
+	set(&touched.LeafWeight, changes.LeafWeight)
+	b.WeightDevice = putDevices(b.WeightDevice, changes.WeightDevice, func(d specs.LinuxWeightDevice) [2]int64 { return [2]int64{d.Major, d.Minor} })
+	touched.WeightDevice = changes.WeightDevice
+	for _, list := range []struct{ to, touched, from *[]specs.LinuxThrottleDevice }{
+		{&b.ThrottleReadBpsDevice, &touched.ThrottleReadBpsDevice, &changes.ThrottleReadBpsDevice},
+		{&b.ThrottleWriteBpsDevice, &touched.ThrottleWriteBpsDevice, &changes.ThrottleWriteBpsDevice},
+		{&b.ThrottleReadIOPSDevice, &touched.ThrottleReadIOPSDevice, &changes.ThrottleReadIOPSDevice},
+		{&b.ThrottleWriteIOPSDevice, &touched.ThrottleWriteIOPSDevice, &changes.ThrottleWriteIOPSDevice},
+	} {
+		*list.to = putDevices(*list.to, *list.from, func(d specs.LinuxThrottleDevice) [2]int64 { return [2]int64{d.Major, d.Minor} })
+		*list.touched = *list.from
+	}
+}
+
+// putDevices replaces the entries of devices that changes names, and appends
+// the others.
+func putDevices[T any](list, changes []T, number func(T) [2]int64) []T {
+	for _, change := range changes {
+		at := slices.IndexFunc(list, func(one T) bool { return number(one) == number(change) })
+		if at < 0 {
+			list = append(list, change)
+		} else {
+			list[at] = change
+		}
+	}
+	return list
+}
+
 // set replaces *to unless the change is absent or zero.
-func set[T int64 | uint64](to **T, change *T) {
+func set[T int64 | uint64 | uint16](to **T, change *T) {
 	if change != nil && *change != 0 {
 		*to = change
 	}

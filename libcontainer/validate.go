@@ -169,6 +169,8 @@ func sysctlNamespace(key string) specs.LinuxNamespaceType {
 		return specs.IPCNamespace
 	case strings.HasPrefix(key, "net."):
 		return specs.NetworkNamespace
+	case strings.HasPrefix(key, "user."):
+		return specs.UserNamespace
 	}
 	return ""
 }

@@ -103,7 +103,7 @@ enum plan_code {
 	OP_TERMINAL, /* new pty of SLOT_ROOT's devpts; master to SLOT_CONSOLE; n0 rows, n1 columns */
 	OP_STDIO_OWNER, /* gives stdio to uid n0 */
 	OP_PERSONALITY, /* n0 */
-	OP_AFFINITY, /* b = CPU mask */
+	OP_AFFINITY, /* b = CPU mask, none: every CPU that the cgroup has */
 	OP_MEMORY_POLICY, /* n0 = MPOL_*, b = node mask */
 	OP_SCHEDULER, /* b = struct sched_attr */
 	OP_IOPRIO,   /* n0 = class and priority */

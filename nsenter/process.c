@@ -145,6 +145,11 @@ int op_personality(struct stage *s, const struct plan_op *op)
 
 int op_affinity(struct stage *s, const struct plan_op *op)
 {
+	unsigned long every[8192 / (8 * sizeof(long))]; /* the kernel's largest NR_CPUS */
+	if (op->blob_size == 0) {
+		memset(every, 0xff, sizeof(every));
+		return sched_setaffinity(0, sizeof(every), (const cpu_set_t *)every);
+	}
 	return sched_setaffinity(0, op->blob_size, op_blob(s, op));
 }
 
@@ -212,6 +217,22 @@ int op_bounding(struct stage *s, const struct plan_op *op)
 	return 0;
 }
 
+/* Below a user namespace that denies setgroups(2) the process keeps what groups
+ * the runtime has: it could not drop them either (user_namespaces(7)). */
+static int set_groups(struct stage *s, size_t count, const gid_t *groups)
+{
+	char answer[8] = "";
+	if (setgroups(count, groups) == 0)
+		return 0;
+	if (errno != EPERM || count > 0)
+		return -1;
+	int fd = openat(s->slots[SLOT_SELF], "setgroups", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, answer, sizeof(answer) - 1);
+	close_fd(fd);
+	errno = EPERM;
+	return n > 0 && strncmp(answer, "deny", 4) == 0 ? 0 : -1;
+}
+
 /* KEEPCAPS: a change of uid from 0 would drop the permitted set, from which
  * OP_CAPS takes what the spec gives. */
 int op_user(struct stage *s, const struct plan_op *op)
@@ -220,7 +241,7 @@ int op_user(struct stage *s, const struct plan_op *op)
 	uid_t uid = (uid_t)op->num[0];
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return -1;
-	if ((op->flags & FLAG_GROUPS) && setgroups(op->blob_size / sizeof(gid_t), op_blob(s, op)) < 0)
+	if ((op->flags & FLAG_GROUPS) && set_groups(s, op->blob_size / sizeof(gid_t), op_blob(s, op)) < 0)
 		return -1;
 	if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
 		return -1;

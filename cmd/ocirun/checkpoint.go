@@ -54,7 +54,7 @@ var checkpointCommand = command{
 }
 
 func warnRootless(g *globals, verb string) {
-	if g.isRootless() {
+	if rootless, err := g.isRootless(); err == nil && rootless {
 		slog.Warn("ocirun " + verb + " is untested with rootless containers")
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/engined/engined/libcontainer"
 	"github.com/engined/engined/libcontainer/cgroup"
@@ -64,10 +66,14 @@ func bindCreate(f *flags) createFlags {
 
 // of returns the options of one call.
 func (f createFlags) of(c *call) (libcontainer.CreateOptions, error) {
+	rootless, err := c.isRootless()
+	if err != nil {
+		return libcontainer.CreateOptions{}, err
+	}
 	opts := libcontainer.CreateOptions{
 		Root: c.root, ID: c.args[0], Bundle: *f.bundle, ConsoleSocket: *f.consoleSocket, PidfdSocket: *f.pidfdSocket, PidFile: *f.pidFile,
 		PreserveFDs: *f.preserveFDs, NoPivot: *f.noPivot, NoNewKeyring: *f.noNewKeyring,
-		Cgroup: cgroup.Options{Systemd: c.systemdCgroup, Rootless: c.isRootless()},
+		Cgroup: cgroup.Options{Systemd: c.systemdCgroup, Rootless: rootless},
 	}
 	if opts.PreserveFDs < 0 {
 		return opts, errdefs.InvalidArgument.Errorf("--preserve-fds: expected 0 or more, got %d", opts.PreserveFDs)
@@ -76,6 +82,13 @@ func (f createFlags) of(c *call) (libcontainer.CreateOptions, error) {
 }
 
 // isRootless decides what --rootless leaves open.
-func (g *globals) isRootless() bool {
-	return g.rootless == "true" || g.rootless == "auto" && os.Geteuid() != 0
+func (g *globals) isRootless() (bool, error) {
+	if g.rootless == "" || strings.EqualFold(g.rootless, "auto") {
+		return os.Geteuid() != 0, nil
+	}
+	rootless, err := strconv.ParseBool(g.rootless)
+	if err != nil {
+		return false, errdefs.InvalidArgument.Errorf("--rootless: expected true, false or auto, got %q", g.rootless)
+	}
+	return rootless, nil
 }

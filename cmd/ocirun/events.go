@@ -80,26 +80,35 @@ func (c *call) printStats(cg *cgroup.Cgroup, id string) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(c.stdout).Encode(event{Type: "stats", ID: id, Data: newStatsData(&stats)})
+	details, err := cg.Details()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(c.stdout).Encode(event{Type: "stats", ID: id, Data: newStatsData(&stats, &details)})
 }
 
-// statsData is runc's shape of statistics, which engines parse. What Stats does
-// not have (cpuset settings, Intel RDT, network) is empty, as in runc where it
-// does not know.
+// statsData is runc's shape of statistics, which engines parse. Intel RDT and
+// network are empty, as in runc where it does not know.
 type statsData struct {
 	CPU struct {
 		Usage struct {
 			Total  uint64   `json:"total,omitempty"`
 			Percpu []uint64 `json:"percpu,omitempty"`
-			Kernel uint64   `json:"kernel"`
-			User   uint64   `json:"user"`
+
+			PercpuKernel []uint64 `json:"percpu_kernel,omitempty"`
+			PercpuUser   []uint64 `json:"percpu_user,omitempty"`
+
+			Kernel uint64 `json:"kernel"`
+			User   uint64 `json:"user"`
 		} `json:"usage,omitempty"`
 		Throttling struct {
 			Periods          uint64 `json:"periods,omitempty"`
 			ThrottledPeriods uint64 `json:"throttledPeriods,omitempty"`
 			ThrottledTime    uint64 `json:"throttledTime,omitempty"`
 		} `json:"throttling,omitempty"`
+		PSI *cgroup.Pressure `json:"psi,omitempty"`
 	} `json:"cpu"`
+	Cpuset cpusetData `json:"cpuset"`
 	Memory struct {
 		Cache     uint64            `json:"cache,omitempty"`
 		Usage     memoryData        `json:"usage,omitempty"`
@@ -107,6 +116,7 @@ type statsData struct {
 		Kernel    memoryData        `json:"kernel,omitempty"`
 		KernelTCP memoryData        `json:"kernelTCP,omitempty"`
 		Raw       map[string]uint64 `json:"raw,omitempty"`
+		PSI       *cgroup.Pressure  `json:"psi,omitempty"`
 	} `json:"memory"`
 	Pids struct {
 		Current uint64 `json:"current,omitempty"`
@@ -115,10 +125,32 @@ type statsData struct {
 	Blkio struct {
 		Bytes      []blkioEntry `json:"ioServiceBytesRecursive,omitempty"`
 		Operations []blkioEntry `json:"ioServicedRecursive,omitempty"`
+
+		PSI *cgroup.Pressure `json:"psi,omitempty"`
 	} `json:"blkio"`
 	Hugetlb           map[string]hugetlbData `json:"hugetlb"`
 	IntelRdt          struct{}               `json:"intel_rdt"`
 	NetworkInterfaces []struct{}             `json:"network_interfaces"`
+}
+
+type cpusetData struct {
+	cpus, mems []uint16
+	flags      map[string]int64
+}
+
+// MarshalJSON puts the flags, 0 where there are none, beside the lists.
+func (d cpusetData) MarshalJSON() ([]byte, error) {
+	object := make(map[string]any, len(cgroup.CpusetFlags)+2)
+	for _, name := range cgroup.CpusetFlags {
+		object[name] = d.flags[name]
+	}
+	if len(d.cpus) > 0 {
+		object["cpus"] = d.cpus
+	}
+	if len(d.mems) > 0 {
+		object["mems"] = d.mems
+	}
+	return json.Marshal(object)
 }
 
 type memoryData struct {
@@ -141,8 +173,10 @@ type hugetlbData struct {
 	Failcnt uint64 `json:"failcnt"`
 }
 
-func newStatsData(s *cgroup.Stats) *statsData {
-	d := &statsData{Hugetlb: make(map[string]hugetlbData)}
+func newStatsData(s *cgroup.Stats, more *cgroup.Details) *statsData {
+	d := &statsData{Hugetlb: make(map[string]hugetlbData), Cpuset: cpusetData{more.Cpuset.CPUs, more.Cpuset.Mems, more.Cpuset.Flags}}
+	d.CPU.Usage.PercpuKernel, d.CPU.Usage.PercpuUser = more.PerCPUKernel, more.PerCPUUser
+	d.CPU.PSI, d.Memory.PSI, d.Blkio.PSI = more.CPU, more.Memory, more.IO
 	d.CPU.Usage.Total, d.CPU.Usage.Percpu = s.CPU.Usage, s.CPU.PerCPU
 	d.CPU.Usage.Kernel, d.CPU.Usage.User = s.CPU.System, s.CPU.User
 	d.CPU.Throttling.Periods, d.CPU.Throttling.ThrottledPeriods = s.CPU.Periods, s.CPU.ThrottledPeriods

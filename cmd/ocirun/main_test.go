@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/engined/engined/libcontainer/cgroup"
 )
 
 // ocirun runs a command line in this process.
@@ -69,6 +71,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"nope"}, 3, "No help topic for 'nope'"},
 		{[]string{"list", "-f", "xml"}, 1, "invalid format option"},
 		{[]string{"--log-format", "xml", "list"}, 1, "invalid log-format: xml"},
+		{[]string{"--rootless", "maybe", "create", "x"}, 1, `--rootless: expected true, false or auto, got \"maybe\"`},
 		{[]string{"events", "--interval", "-1s", "x"}, 1, "duration interval must be greater than 0"},
 		{[]string{"update", "--l3-cache-schema", "x", "x"}, 1, "container does not exist"},
 	} {
@@ -144,6 +147,23 @@ func TestUpdateOptions(t *testing.T) {
 	}
 	if err := list.apply(bad, &r); err == nil || !strings.Contains(err.Error(), "invalid value for cpu-quota") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestStatsHaveRuncsShape(t *testing.T) {
+	text, err := json.Marshal(newStatsData(&cgroup.Stats{}, &cgroup.Details{
+		PerCPUKernel: []uint64{1}, Cpuset: cgroup.Cpuset{CPUs: []uint16{0, 1}, Flags: map[string]int64{"mem_hardwall": 1}}, CPU: &cgroup.Pressure{},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{
+		`"percpu_kernel":[1]`, `"cpuset":{"cpu_exclusive":0,"cpus":[0,1],"mem_exclusive":0,"mem_hardwall":1,`,
+		`"psi":{"some":{"avg10":0,"avg60":0,"avg300":0,"total":0},"full":{`, `"hugetlb":{}`, `"intel_rdt":{}`, `"network_interfaces":null`,
+	} {
+		if !strings.Contains(string(text), part) {
+			t.Errorf("%s is not in %s", part, text)
+		}
 	}
 }
 

@@ -23,6 +23,10 @@ var restoreCommand = command{
 		mountContext := f.text("lsm-mount-context", "", "", "Specify an LSM mount context to be used during restore.")
 		return func(c *call) error {
 			warnRootless(c.globals, "restore")
+			rootless, err := c.isRootless()
+			if err != nil {
+				return err
+			}
 			checkpoint, err := shared.of(c)
 			if err != nil {
 				return err
@@ -30,7 +34,7 @@ var restoreCommand = command{
 			status, err := libcontainer.Restore(context.Background(), libcontainer.RestoreOptions{
 				CreateOptions: libcontainer.CreateOptions{
 					Root: c.root, ID: c.args[0], Bundle: *bundle, ConsoleSocket: *socket, PidFile: *pidFile, NoPivot: *noPivot,
-					Cgroup: cgroup.Options{Systemd: c.systemdCgroup, Rootless: c.isRootless()},
+					Cgroup: cgroup.Options{Systemd: c.systemdCgroup, Rootless: rootless},
 				},
 				Checkpoint: checkpoint, Detach: *detach, NoSubreaper: *noSubreaper,
 				LSMProfile: *profile, LSMMountContext: *mountContext,

@@ -27,14 +27,18 @@ omitted):
   "memory": { "limit": 0, "reservation": 0, "swap": 0, "checkBeforeUpdate": false },
   "cpu": { "shares": 0, "quota": 0, "burst": 0, "period": 0, "realtimeRuntime": 0,
            "realtimePeriod": 0, "cpus": "", "mems": "", "idle": 0 },
-  "blockIO": { "weight": 0 },
-  "pids": { "limit": 0 },
+  "blockIO": { "weight": 0, "weightDevice": [], "throttleReadBpsDevice": [],
+               "throttleWriteBpsDevice": [], "throttleReadIOPSDevice": [],
+               "throttleWriteIOPSDevice": [] },
+  "pids": { "limit": 1 },
   "unified": { "file": "text" }
 }
 
 Note: if data is to be read from a file or the standard input, all
 other options are ignored.`)
 		limits := bindLimits(f)
+		l3Cache := f.text("l3-cache-schema", "", "", "The string of Intel RDT/CAT L3 cache schema")
+		bandwidth := f.text("mem-bw-schema", "", "", "The string of Intel RDT/MBA memory bandwidth schema")
 		return func(c *call) error {
 			container, err := libcontainer.Open(c.root, c.args[0])
 			if err != nil {
@@ -48,6 +52,11 @@ other options are ignored.`)
 			}
 			if err != nil {
 				return err
+			}
+			if *l3Cache != "" || *bandwidth != "" {
+				if err := libcontainer.UpdateRdt(container, *l3Cache, *bandwidth); err != nil {
+					return err
+				}
 			}
 			return libcontainer.Update(context.Background(), container, changes)
 		}
@@ -101,8 +110,6 @@ func bindLimits(f *flags) limits {
 	add("pids-limit", "Maximum number of pids allowed in the container", putPids)
 	add("kernel-memory", "(obsoleted; do not use)", func(*specs.LinuxResources, string) error { return nil })
 	add("kernel-memory-tcp", "(obsoleted; do not use)", func(*specs.LinuxResources, string) error { return nil })
-	add("l3-cache-schema", "The string of Intel RDT/CAT L3 cache schema", noRDT)
-	add("mem-bw-schema", "The string of Intel RDT/MBA memory bandwidth schema", noRDT)
 	return list
 }
 
@@ -176,8 +183,4 @@ func putPids(r *specs.LinuxResources, text string) error {
 	n, err := strconv.ParseInt(text, 10, 64)
 	r.Pids = &specs.LinuxPids{Limit: &n}
 	return err
-}
-
-func noRDT(*specs.LinuxResources, string) error {
-	return errdefs.NotImplemented.Errorf("Intel RDT is not implemented")
 }

@@ -193,6 +193,50 @@ func TestRootlessWithSubordinateIDs(t *testing.T) {
 	})
 }
 
+// A createContainer hook is a program of the host in the container's namespaces.
+func TestRootlessHooksAreInside(t *testing.T) {
+	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
+	script := `test $$ != 1 && test -e ` + r.dir + ` && echo "$(hostname) $(tr -s ' ' < /proc/self/uid_map)" > ` + r.dir + "/run/note"
+	r.spec(func(s *specs.Spec) {
+		s.Hostname = "inside"
+		s.Process.Args = []string{"/bin/true"}
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}}}}
+	})
+	r.want("$R run hook && cat ../run/note", "inside  0 61234 1")
+	r.spec(func(s *specs.Spec) {
+		s.Process.Args = []string{"/bin/true"}
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/false"}}}
+	})
+	r.wantError("$R run fails", "createContainer hook #0: /bin/false: exit status 1")
+}
+
+// Rootless engines call the runtime as the root of a user namespace of theirs.
+func TestRootlessInsideAUserNamespace(t *testing.T) {
+	eachRootless(t, func(r *rootless) {
+		own := []specs.LinuxIDMapping{{Size: 1}}
+		for name, maps := range map[string][]specs.LinuxIDMapping{"shared": nil, "nested": own} {
+			r.spec(func(s *specs.Spec) {
+				s.Process.Args = []string{"/bin/sh", "-c", "id -u; exit 5"}
+				s.Linux.UIDMappings, s.Linux.GIDMappings = maps, maps
+				if maps == nil {
+					without(s, specs.UserNamespace)
+				}
+			})
+			r.want("unshare -rm $R --root ../run/root run "+name+"; echo $?", "0\n5")
+		}
+	})
+}
+
+func TestRootlessTimeOffsets(t *testing.T) {
+	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
+	r.spec(func(s *specs.Spec) {
+		s.Process.Args = []string{"/bin/sh", "-c", "read -r up rest < /proc/uptime; test ${up%.*} -gt 500000000 && echo later"}
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 500000000}}
+	})
+	r.want("$R run late", "later")
+}
+
 // The whole life of a container, and two processes in it.
 func TestRootlessLife(t *testing.T) {
 	for _, mapped := range []bool{false, true} {
@@ -260,6 +304,20 @@ func (r *rootless) delegate() {
 			must(r.t, os.Chown(filepath.Join(dir, file), nobodyElse, nobodyElse))
 		}
 	}
+}
+
+// Where the user logs in a second time his cgroup is not beside the container's,
+// and the kernel lets him move nothing there.
+func TestRootlessExecFromAnotherCgroup(t *testing.T) {
+	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
+	r.delegate()
+	r.spec(func(s *specs.Spec) { s.Process.Args = []string{"/bin/sleep", "100"} })
+	r.want("$R run -d away </dev/null >/dev/null 2>&1; $R list -q", "away")
+	delegated := r.cgroup
+	r.cgroup = ""
+	r.want("$R exec away echo inside", "inside")
+	r.cgroup = delegated
+	r.want("$R delete -f away; $R list -q", "")
 }
 
 // CVE-2023-25809: /sys is bound from the host with "ro", which is not for the

@@ -238,7 +238,7 @@ func (c *Cgroup) setDevices(rules []specs.LinuxDeviceCgroup) error {
 	default:
 		err = fmt.Errorf("the devices cgroup is not available: %w", unix.EPERM)
 	}
-	if errors.Is(err, unix.EPERM) && (unix.Geteuid() != 0 || inUserNamespace()) {
+	if errors.Is(err, unix.EPERM) && (unix.Geteuid() != 0 || InUserNamespace()) {
 		return nil
 	}
 	return err
@@ -258,9 +258,9 @@ func (p devicePolicy) setV1(dir string) error {
 	return nil
 }
 
-// inUserNamespace reports whether ids are mapped: the first namespace maps all
+// InUserNamespace reports whether ids are mapped: the first namespace maps all
 // of them to themselves.
-func inUserNamespace() bool {
+func InUserNamespace() bool {
 	data, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(data)), " ") != "0 0 4294967295"
 }

@@ -36,6 +36,62 @@ func (c *Cgroup) Kill(ctx context.Context) error {
 	}
 }
 
+// Signal sends a signal to every process in the cgroup and below. A pid may be
+// another's by the time it is used: one goes by a descriptor, to what is still
+// in the cgroup after it was opened.
+func (c *Cgroup) Signal(signal unix.Signal) error {
+	pids, err := c.Pids(true)
+	if err != nil {
+		return err
+	}
+	handles := make(map[int]int, len(pids))
+	defer func() {
+		for _, fd := range handles {
+			if fd >= 0 {
+				unix.Close(fd)
+			}
+		}
+	}()
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		switch err {
+		case nil:
+			handles[pid] = fd
+		case unix.ENOSYS:
+			handles[pid] = -1
+		case unix.ESRCH:
+		default:
+			return fmt.Errorf("unable to signal process %d: %w", pid, err)
+		}
+	}
+	if pids, err = c.Pids(true); err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		handle, opened := handles[pid]
+		if !opened {
+			continue // forked since
+		}
+		if err := signalOne(handle, pid, signal); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("unable to signal process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+// signalOne goes by the pid where there are no descriptors (5.3) or no signals
+// by them (5.1).
+func signalOne(handle, pid int, signal unix.Signal) error {
+	if handle < 0 {
+		return unix.Kill(pid, signal)
+	}
+	err := unix.PidfdSendSignal(handle, signal, nil, 0)
+	if err == unix.ENOSYS {
+		return unix.Kill(pid, signal)
+	}
+	return err
+}
+
 func ignoreGone(err error) error {
 	if gone(err) {
 		return nil

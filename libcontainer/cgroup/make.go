@@ -20,7 +20,7 @@ import (
 // Options modify Make.
 type Options struct {
 	Systemd  bool // --systemd-cgroup: the caller uses MakeUnit instead of Make
-	Rootless bool // what cannot be made for lack of permission is left out, unless the spec names a path
+	Rootless bool // as below a user namespace: what cannot be made for lack of permission is left out, unless the spec names a path
 }
 
 // Make creates the cgroup's directories; with the systemd driver, see MakeUnit.
@@ -38,7 +38,7 @@ func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, 
 	for _, h := range layout.hierarchies {
 		dir := h.dir(cgroupsPath, id, layout.Mode == V2)
 		made, err := h.make(dir, resources, layout.Mode == V2)
-		if opts.Rootless && cgroupsPath == "" && lacksPermission(err) {
+		if lacksPermission(err) && cgroupsPath == "" && (opts.Rootless || InUserNamespace()) {
 			continue
 		}
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,6 +112,12 @@ func TestLimitsArriveInTheKernel(t *testing.T) {
 	expect(t, c, "cpu", "cpu.cfs_burst_us", "cpu.max.burst", "10000", "10000")
 	expect(t, c, "cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0")
 	expect(t, c, "pids", "pids.max", "pids.max", "77", "77")
+	for limit, text := range map[int64]string{0: "1", -1: "max"} {
+		if err := c.Set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(limit)}}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, c, "pids", "pids.max", "pids.max", text, text)
+	}
 }
 
 // Limits that bound each other can be raised and lowered together.
@@ -251,6 +258,38 @@ func TestFreezeThawKillRemove(t *testing.T) {
 	}
 	if pids, err := c.Pids(true); err != nil || len(pids) > 0 {
 		t.Errorf("pids of a removed cgroup: %v, %v", pids, err)
+	}
+}
+
+func TestSignalReachesWhatIsBelow(t *testing.T) {
+	c := private(t, nil)
+	if err := c.Signal(unix.SIGTERM); err != nil {
+		t.Errorf("nobody: %v", err)
+	}
+	cmd := sleeper(t, c)
+	for _, dir := range c.dirs() {
+		below := filepath.Join(dir, "below")
+		if err := os.Mkdir(below, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if value, err := read(dir, file); err == nil && !c.unified() {
+				_ = write(below, file, strings.TrimSpace(value))
+			}
+		}
+		if err := write(below, "cgroup.procs", strconv.Itoa(cmd.Process.Pid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Signal(99); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("signal 99: %v", err)
+	}
+	if err := c.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGUSR1 {
+		t.Errorf("the process ended with %v", err)
 	}
 }
 

@@ -145,15 +145,24 @@ func setCPUV1(s *setter, r *specs.LinuxResources) {
 }
 
 func setPids(s *setter, r *specs.LinuxResources) {
-	if r.Pids == nil {
-		return
-	}
-	switch limit := value(r.Pids.Limit); {
-	case limit < 0:
+	if limit, ok := pidsLimit(r); ok && limit < 0 {
 		s.set("pids.limit", "pids.max", "max")
-	case limit > 0:
+	} else if ok {
 		s.number("pids.limit", "pids.max", limit)
 	}
+}
+
+// pidsLimit is the limit, negative for none. 0 is one, too (config-linux.md,
+// pids); as in runc it means the first process alone, without which there is no
+// container, and which is the least that systemd takes.
+func pidsLimit(r *specs.LinuxResources) (limit int64, ok bool) {
+	if r.Pids == nil || r.Pids.Limit == nil {
+		return 0, false
+	}
+	if *r.Pids.Limit == 0 {
+		return 1, true
+	}
+	return *r.Pids.Limit, true
 }
 
 // setBlkioV1 uses BFQ's names first: the other scheduler with weights, CFQ, is

@@ -41,7 +41,7 @@ func SystemdRuns() bool {
 
 // unitOf reads the spec's cgroupsPath.
 func unitOf(spec *specs.Spec, id string, opts Options) (unit, error) {
-	u := unit{slice: "system.slice", title: id, user: opts.Rootless || inUserNamespace()}
+	u := unit{slice: "system.slice", title: id, user: opts.Rootless || InUserNamespace()}
 	if u.user {
 		u.slice = "user.slice"
 	}

@@ -67,17 +67,17 @@ func (u *unit) properties(ctx context.Context, m *systemd, layout Layout, spec *
 	return slices.Concat(list, devices, limits, own), err
 }
 
-// annotationPrefix starts the annotations that are properties:
+// AnnotationPrefix starts the annotations that are properties:
 //
 //	org.systemd.property.TimeoutStopUSec: "uint64 10000000"
-const annotationPrefix = "org.systemd.property."
+const AnnotationPrefix = "org.systemd.property."
 
 // annotated reads properties from annotations. A name that ends in Sec, of a
 // time in seconds as unit files have it, becomes the bus's in microseconds.
 func annotated(annotations map[string]string) ([]dbus.Struct, error) {
 	var list []dbus.Struct
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		name, ok := strings.CutPrefix(key, annotationPrefix)
+		name, ok := strings.CutPrefix(key, AnnotationPrefix)
 		if !ok {
 			continue
 		}
@@ -147,13 +147,10 @@ func (p *propertyList) resources(ctx context.Context, r *specs.LinuxResources) e
 	if b := r.BlockIO; b != nil && value(b.Weight) != 0 && !p.v2 {
 		p.add("BlockIOWeight", uint64(*b.Weight))
 	}
-	if r.Pids != nil {
-		switch limit := value(r.Pids.Limit); {
-		case limit > 0:
-			p.add("TasksMax", uint64(limit))
-		case limit < 0:
-			p.add("TasksMax", uint64(math.MaxUint64))
-		}
+	if limit, ok := pidsLimit(r); ok && limit < 0 {
+		p.add("TasksMax", uint64(math.MaxUint64))
+	} else if ok {
+		p.add("TasksMax", uint64(limit))
 	}
 	if p.v2 {
 		return p.unified(ctx, r.Unified)

@@ -41,7 +41,7 @@ func TestUnitsOfPaths(t *testing.T) {
 	} {
 		got, err := unitOf(unitSpec(path), "id", Options{})
 		got.user = false // below a user namespace it is the user's
-		if want.slice == "system.slice" && inUserNamespace() {
+		if want.slice == "system.slice" && InUserNamespace() {
 			want.slice = "user.slice"
 		}
 		if err != nil || got != want {
@@ -114,6 +114,11 @@ func TestPropertiesOfLimits(t *testing.T) {
 			t.Errorf("v2 %v, systemd %d: %v\ngot  %q\nwant %q", test.v2, test.version, err, shown(p.list), test.want)
 		}
 	}
+	p := &propertyList{v2: true, version: 252}
+	err := p.resources(t.Context(), &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(0))}})
+	if want := []string{"TasksMax=1"}; err != nil || !slices.Equal(shown(p.list), want) {
+		t.Errorf("no processes: %q %v", shown(p.list), err)
+	}
 }
 
 func TestPropertiesOfUnifiedFiles(t *testing.T) {
@@ -145,7 +150,7 @@ func TestPropertiesOfAnnotations(t *testing.T) {
 		t.Errorf("got %q, %v; want %q", shown(got), err, want)
 	}
 	for key, text := range map[string]string{"Name": "nothing", "ab": "1", "With space": "1", "StopSec": "'x'", "WaitSec": "-1"} {
-		if got, err := annotated(map[string]string{annotationPrefix + key: text}); errdefs.CodeOf(err) != errdefs.SpecInvalid {
+		if got, err := annotated(map[string]string{AnnotationPrefix + key: text}); errdefs.CodeOf(err) != errdefs.SpecInvalid {
 			t.Errorf("%s=%s: got %v, %v", key, text, shown(got), err)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 // Group is a control group of resctrl. The zero Group is none.
 type Group struct {
 	Dir     string `json:"dir,omitempty"`
-	Own     bool   `json:"own,omitempty"`     // Dir goes with the container
+	Own     bool   `json:"own,omitempty"`     // Dir was made for the container and goes with it
 	Monitor string `json:"monitor,omitempty"` // monitoring group, goes with the container
 }
 
@@ -71,19 +71,21 @@ func lines(rdt *specs.LinuxIntelRdt) []string {
 func makeBelow(root string, rdt *specs.LinuxIntelRdt, id string) (g Group, err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
+	named := rdt.ClosID != ""
 	g.Dir = filepath.Join(root, rdt.ClosID)
-	if rdt.ClosID == "" {
-		g.Dir, g.Own = filepath.Join(root, id), true
+	if !named {
+		g.Dir = filepath.Join(root, id)
 	}
 	wanted := lines(rdt)
-	made, err := directory(g.Dir, g.Own || len(wanted) > 0)
+	made, err := directory(g.Dir, !named || len(wanted) > 0)
 	if err != nil {
 		return Group{}, err
 	}
 	if made {
 		undo.Add("remove the resctrl group", func(context.Context) error { return remove(g.Dir) })
 	}
-	if made || g.Own {
+	g.Own = made && !named
+	if made || !named {
 		err = write(g.Dir, wanted)
 	} else {
 		err = compare(g.Dir, wanted)
@@ -167,6 +169,14 @@ func parse(line string, into map[string]string) {
 		}
 		into[resource+":"+strings.TrimSpace(id)] = value
 	}
+}
+
+// Change writes other schemata.
+func (g Group) Change(rdt *specs.LinuxIntelRdt) error {
+	if err := Check(rdt); err != nil {
+		return err
+	}
+	return write(g.Dir, lines(rdt))
 }
 
 // TaskFiles take in the process that writes 0 to each, in this order: a

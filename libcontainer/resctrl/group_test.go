@@ -48,7 +48,7 @@ func TestAGroupOfOthersIsCompared(t *testing.T) {
 	}
 }
 
-func TestAContainersOwnGroupIsWrittenAndRemoved(t *testing.T) {
+func TestAGroupThatWasThereIsWrittenAndStays(t *testing.T) {
 	root := kernel(t, "c")
 	g, err := makeBelow(root, &specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f", MemBwSchema: "MB:0=50", Schemata: []string{"L2:0=1"}, EnableMonitoring: true}, "c")
 	if err != nil {
@@ -62,22 +62,44 @@ func TestAContainersOwnGroupIsWrittenAndRemoved(t *testing.T) {
 	if files := g.TaskFiles(); !slices.Equal(files, want) {
 		t.Errorf("tasks files %q, want %q", files, want)
 	}
-	// The kernel's rmdir takes a group's files along.
-	for _, file := range []string{"schemata"} {
-		if err := os.Remove(filepath.Join(g.Dir, file)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Rename(filepath.Join(root, "c/mon_groups"), filepath.Join(root, "kept")); err != nil {
-		t.Fatal(err)
-	}
 	for range 2 { // again is fine
 		if err := g.Remove(); err != nil {
 			t.Error(err)
 		}
 	}
+	for group, there := range map[string]bool{"c": true, "c/mon_groups/c": false} {
+		if _, err := os.Stat(filepath.Join(root, group)); (err == nil) != there {
+			t.Errorf("%s: %v", group, err)
+		}
+	}
+}
+
+func TestAGroupThatWasMadeIsRemoved(t *testing.T) {
+	root := kernel(t)
+	g, err := makeBelow(root, &specs.LinuxIntelRdt{}, "c")
+	if err != nil || g.Dir != filepath.Join(root, "c") {
+		t.Fatalf("%+v %v", g, err)
+	}
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
 	if _, err := os.Stat(g.Dir); !os.IsNotExist(err) {
 		t.Errorf("the group is still there: %v", err)
+	}
+}
+
+func TestSchemataAreChanged(t *testing.T) {
+	root := kernel(t, "c")
+	g := Group{Dir: filepath.Join(root, "c")}
+	if err := g.Change(&specs.LinuxIntelRdt{L3CacheSchema: "L3:0=3"}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(g.Dir, "schemata"))
+	if err != nil || !strings.HasPrefix(string(text), "L3:0=3\n") {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := g.Change(&specs.LinuxIntelRdt{MemBwSchema: "L3:0=3"}); errdefs.CodeOf(err) != errdefs.SpecInvalid {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -25,6 +25,7 @@ type flagOption struct {
 
 // flagOptions are mount(8)'s generic options, as runc accepts them.
 var flagOptions = map[string]flagOption{
+	"acl":           {false, unix.MS_POSIXACL},
 	"async":         {true, unix.MS_SYNCHRONOUS},
 	"atime":         {true, unix.MS_NOATIME},
 	"bind":          {false, unix.MS_BIND},
@@ -37,6 +38,7 @@ var flagOptions = map[string]flagOption{
 	"lazytime":      {false, unix.MS_LAZYTIME},
 	"loud":          {true, unix.MS_SILENT},
 	"mand":          {false, unix.MS_MANDLOCK},
+	"noacl":         {true, unix.MS_POSIXACL},
 	"noatime":       {false, unix.MS_NOATIME},
 	"nodev":         {false, unix.MS_NODEV},
 	"nodiratime":    {false, unix.MS_NODIRATIME},

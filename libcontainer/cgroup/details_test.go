@@ -1,0 +1,46 @@
+package cgroup
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+)
+
+// files makes a directory that looks like a cgroup.
+func files(t *testing.T, texts map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range texts {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestDetailsOfV1(t *testing.T) {
+	c := At(Location{V1: map[string]string{
+		"cpuacct": files(t, map[string]string{"cpuacct.usage_all": "cpu user system\n0 10 20\n1 30 40\n"}),
+		"cpuset":  files(t, map[string]string{"cpuset.cpus": "0-1,3\n", "cpuset.mems": "0\n", "cpuset.sched_relax_domain_level": "-1\n"}),
+	}})
+	got, err := c.Details()
+	want := Details{
+		PerCPUUser: []uint64{10, 30}, PerCPUKernel: []uint64{20, 40},
+		Cpuset: Cpuset{CPUs: []uint16{0, 1, 3}, Mems: []uint16{0}, Flags: map[string]int64{"sched_relax_domain_level": -1}},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+	}
+}
+
+func TestDetailsOfV2(t *testing.T) {
+	c := At(Location{V2: files(t, map[string]string{
+		"memory.pressure": "some avg10=1.50 avg60=0.00 avg300=0.25 total=7\nfull avg10=0.00 avg60=2.00 avg300=0.00 total=3\n",
+	})})
+	got, err := c.Details()
+	want := Details{Memory: &Pressure{Some: PressureTimes{Avg10: 1.5, Avg300: 0.25, Total: 7}, Full: PressureTimes{Avg60: 2, Total: 3}}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
+	}
+}
