@@ -176,7 +176,7 @@ type hugetlbData struct {
 func newStatsData(s *cgroup.Stats, more *cgroup.Details) *statsData {
 	d := &statsData{Hugetlb: make(map[string]hugetlbData), Cpuset: cpusetData{more.Cpuset.CPUs, more.Cpuset.Mems, more.Cpuset.Flags}}
 	d.CPU.Usage.PercpuKernel, d.CPU.Usage.PercpuUser = more.PerCPUKernel, more.PerCPUUser
-	d.CPU.PSI, d.Memory.PSI, d.Blkio.PSI = more.CPU, more.Memory, more.IO
+	d.CPU.PSI, d.Memory.PSI, d.Blkio.PSI = s.CPU.Pressure, s.Memory.Pressure, s.IO.Pressure
 	d.CPU.Usage.Total, d.CPU.Usage.Percpu = s.CPU.Usage, s.CPU.PerCPU
 	d.CPU.Usage.Kernel, d.CPU.Usage.User = s.CPU.System, s.CPU.User
 	d.CPU.Throttling.Periods, d.CPU.Throttling.ThrottledPeriods = s.CPU.Periods, s.CPU.ThrottledPeriods

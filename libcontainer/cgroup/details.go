@@ -5,34 +5,17 @@ import (
 	"strings"
 )
 
-// Details are counters and settings beyond Stats, which is read often. Fields of
-// what is not there are zero.
+// Details are v1's counters and settings beyond Stats, which is read often. Fields
+// of what is not there are zero.
 type Details struct {
-	PerCPUKernel, PerCPUUser []uint64 // nanoseconds, v1 only
-	Cpuset                   Cpuset   // v1 only
-
-	CPU, Memory, IO *Pressure // v2 only
+	PerCPUKernel, PerCPUUser []uint64 // nanoseconds
+	Cpuset                   Cpuset
 }
 
 // Cpuset is v1's, its flags by the names of their files.
 type Cpuset struct {
 	CPUs, Mems []uint16
 	Flags      map[string]int64
-}
-
-// Pressure is how long tasks waited for a resource, psi.rst: some of them, and
-// all at once.
-type Pressure struct {
-	Some PressureTimes `json:"some"`
-	Full PressureTimes `json:"full"`
-}
-
-// PressureTimes are shares in percent over so many seconds, and microseconds.
-type PressureTimes struct {
-	Avg10  float64 `json:"avg10"`
-	Avg60  float64 `json:"avg60"`
-	Avg300 float64 `json:"avg300"`
-	Total  uint64  `json:"total"`
 }
 
 // CpusetFlags are the files of Cpuset.Flags.
@@ -44,13 +27,10 @@ var CpusetFlags = []string{
 // Details reads them.
 func (c *Cgroup) Details() (Details, error) {
 	var d Details
-	r := &reader{}
 	if c.unified() {
-		r.dir = c.location.V2
-		d.CPU, d.Memory, d.IO = r.pressure("cpu"), r.pressure("memory"), r.pressure("io")
-		return d, r.err
+		return d, nil
 	}
-	r.dir = c.dirOf("cpuacct")
+	r := &reader{dir: c.dirOf("cpuacct")}
 	for line := range strings.Lines(r.text("cpuacct.usage_all")) {
 		if times := numbers(strings.Fields(line)); len(times) == 3 { // not so the headings
 			d.PerCPUUser, d.PerCPUKernel = append(d.PerCPUUser, times[1]), append(d.PerCPUKernel, times[2])
@@ -76,40 +56,6 @@ func numbers(fields []string) []uint64 {
 		list = append(list, n)
 	}
 	return list
-}
-
-// pressure reads, nil if the kernel does not count it:
-//
-//	some avg10=0.00 avg60=0.00 avg300=0.00 total=0
-//	full avg10=0.00 avg60=0.00 avg300=0.00 total=0
-func (r *reader) pressure(resource string) *Pressure {
-	text := r.text(resource + ".pressure")
-	if text == "" {
-		return nil
-	}
-	p := &Pressure{}
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		to := &p.Some
-		if len(fields) > 0 && fields[0] == "full" {
-			to = &p.Full
-		}
-		for _, field := range fields {
-			name, value, _ := strings.Cut(field, "=")
-			n, _ := strconv.ParseFloat(value, 64)
-			switch name {
-			case "avg10":
-				to.Avg10 = n
-			case "avg60":
-				to.Avg60 = n
-			case "avg300":
-				to.Avg300 = n
-			case "total":
-				to.Total, _ = strconv.ParseUint(value, 10, 64)
-			}
-		}
-	}
-	return p
 }
 
 // parseList reads 0-2,7.

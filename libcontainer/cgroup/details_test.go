@@ -33,14 +33,3 @@ func TestDetailsOfV1(t *testing.T) {
 		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
 	}
 }
-
-func TestDetailsOfV2(t *testing.T) {
-	c := At(Location{V2: files(t, map[string]string{
-		"memory.pressure": "some avg10=1.50 avg60=0.00 avg300=0.25 total=7\nfull avg10=0.00 avg60=2.00 avg300=0.00 total=3\n",
-	})})
-	got, err := c.Details()
-	want := Details{Memory: &Pressure{Some: PressureTimes{Avg10: 1.5, Avg300: 0.25, Total: 7}, Full: PressureTimes{Avg60: 2, Total: 3}}}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
-	}
-}
