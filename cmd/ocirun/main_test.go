@@ -151,8 +151,8 @@ func TestUpdateOptions(t *testing.T) {
 }
 
 func TestStatsHaveRuncsShape(t *testing.T) {
-	text, err := json.Marshal(newStatsData(&cgroup.Stats{}, &cgroup.Details{
-		PerCPUKernel: []uint64{1}, Cpuset: cgroup.Cpuset{CPUs: []uint16{0, 1}, Flags: map[string]int64{"mem_hardwall": 1}}, CPU: &cgroup.Pressure{},
+	text, err := json.Marshal(newStatsData(&cgroup.Stats{CPU: cgroup.CPUStats{Pressure: &cgroup.Pressure{}}}, &cgroup.Details{
+		PerCPUKernel: []uint64{1}, Cpuset: cgroup.Cpuset{CPUs: []uint16{0, 1}, Flags: map[string]int64{"mem_hardwall": 1}},
 	}))
 	if err != nil {
 		t.Fatal(err)
