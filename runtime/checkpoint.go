@@ -28,7 +28,12 @@ type Checkpoint struct {
 	EmptyNS     []string  `json:"emptyNS,omitempty"`
 }
 
-const checkpointFile = "config.json"
+// checkpointFile is there once a checkpoint is whole, its other name before that:
+// what a kill leaves is not listed and can be deleted.
+const (
+	checkpointFile = "config.json"
+	unfinishedFile = "config.json.unfinished"
+)
 
 // checkpointLimit is how long saving may take: it writes all of the memory.
 const checkpointLimit = 10 * time.Minute
@@ -61,12 +66,18 @@ func (c *Container) Checkpoint(ctx context.Context, dir string, wanted Checkpoin
 		return fmt.Errorf("making the checkpoint's directory: %w", err)
 	}
 	undo.Add("remove the checkpoint", func(context.Context) error { return os.RemoveAll(path) })
-	if err := shim.WriteFile(filepath.Join(path, checkpointFile), wanted); err != nil {
+	unfinished := filepath.Join(path, unfinishedFile)
+	if err := shim.WriteFile(unfinished, wanted); err != nil {
 		return fmt.Errorf("writing the checkpoint's %s: %w", checkpointFile, err)
 	}
 	work := filepath.Join(path, shim.CRIUDir)
-	err = c.invokeWithin(ctx, checkpointLimit, checkpointArgs(path, work, wanted, c.record.ID)...)
-	return withReason(err, filepath.Join(work, "dump.log"))
+	if err := c.invokeWithin(ctx, checkpointLimit, checkpointArgs(path, work, wanted, c.record.ID)...); err != nil {
+		return withReason(err, filepath.Join(work, "dump.log"))
+	}
+	if err := os.Rename(unfinished, filepath.Join(path, checkpointFile)); err != nil {
+		return fmt.Errorf("finishing the checkpoint: %w", err)
+	}
+	return nil
 }
 
 func checkpointArgs(path, work string, wanted Checkpoint, id string) []string {
@@ -158,23 +169,29 @@ func (c *Container) Checkpoints(dir string) ([]Checkpoint, error) {
 	}
 	var found []Checkpoint
 	for _, entry := range entries {
-		var one Checkpoint
-		if err := shim.ReadFile(filepath.Join(dir, entry.Name(), checkpointFile), &one); err == nil && one.Name == entry.Name() {
+		if one, ok := checkpointAt(dir, entry.Name(), checkpointFile); ok {
 			found = append(found, one)
 		}
 	}
 	return found, nil
 }
 
-// DeleteCheckpoint removes a checkpoint, and nothing else: a bundle has a file of
-// that name too.
+// checkpointAt reads the checkpoint name below dir. A bundle has a file of that
+// name too.
+func checkpointAt(dir, name, file string) (one Checkpoint, ok bool) {
+	err := shim.ReadFile(filepath.Join(dir, name, file), &one)
+	return one, err == nil && one.Name == name
+}
+
+// DeleteCheckpoint removes a checkpoint, also one that was cut off, and nothing
+// else.
 func (c *Container) DeleteCheckpoint(dir, name string) error {
-	path := filepath.Join(c.checkpointDir(dir), name)
-	var saved Checkpoint
-	if err := shim.ReadFile(filepath.Join(path, checkpointFile), &saved); err != nil || saved.Name != name {
-		return noCheckpoint(name, c.checkpointDir(dir))
+	dir = c.checkpointDir(dir)
+	_, whole := checkpointAt(dir, name, checkpointFile)
+	if _, begun := checkpointAt(dir, name, unfinishedFile); !whole && !begun {
+		return noCheckpoint(name, dir)
 	}
-	if err := os.RemoveAll(path); err != nil {
+	if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 		return fmt.Errorf("removing checkpoint %s: %w", name, err)
 	}
 	return nil

@@ -51,18 +51,24 @@ func TestRestoreTakesTheCheckpointsFlags(t *testing.T) {
 
 func TestOnlyCheckpointsAreDeleted(t *testing.T) {
 	dir, c := t.TempDir(), &Container{}
-	bundle, saved := filepath.Join(dir, "bundle"), filepath.Join(dir, "one")
+	bundle, saved, cutOff := filepath.Join(dir, "bundle"), filepath.Join(dir, "one"), filepath.Join(dir, "two")
 	if err := errors.Join(
+		os.Mkdir(cutOff, 0o700), shim.WriteFile(filepath.Join(cutOff, unfinishedFile), Checkpoint{Name: "two"}),
 		os.Mkdir(bundle, 0o700), os.WriteFile(filepath.Join(bundle, "config.json"), []byte(`{"ociVersion": "1.0.2"}`), 0o600),
 		os.Mkdir(saved, 0o700), shim.WriteFile(filepath.Join(saved, checkpointFile), Checkpoint{Name: "one"}),
 	); err != nil {
 		t.Fatal(err)
 	}
+	if found, err := c.Checkpoints(dir); err != nil || len(found) != 1 || found[0].Name != "one" {
+		t.Errorf("found: %v, %v", found, err)
+	}
 	if err := c.DeleteCheckpoint(dir, "bundle"); errdefs.KindOf(err) != errdefs.NotFound {
 		t.Errorf("a bundle: %v", err)
 	}
-	if err := c.DeleteCheckpoint(dir, "one"); err != nil {
-		t.Error(err)
+	for _, name := range []string{"one", "two"} {
+		if err := c.DeleteCheckpoint(dir, name); err != nil {
+			t.Error(err)
+		}
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "bundle" {
 		t.Errorf("left: %v, %v", left, err)
