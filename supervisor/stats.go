@@ -69,7 +69,7 @@ func statsMessage(s cgroup.Stats) *api.CgroupStats {
 		message.PidsStats.Limit = 0
 	}
 	for size, used := range s.Hugetlb {
-		message.HugetlbStats[size] = &api.HugetlbStats{Usage: used.Usage, MaxUsage: used.Peak, Failcnt: used.Failures}
+		message.HugetlbStats[size] = &api.HugetlbStats{Usage: used.Usage, MaxUsage: used.Peak, Failcnt: used.Failures, Limit: used.Limit}
 	}
 	return message
 }

@@ -33,3 +33,26 @@ func TestDetailsOfV1(t *testing.T) {
 		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, want)
 	}
 }
+
+func TestHugetlbStats(t *testing.T) {
+	sizes := pageSizes()
+	if len(sizes) == 0 {
+		t.Skip("the kernel has no huge pages")
+	}
+	name := "hugetlb." + sizes[0]
+	for version, at := range map[string]Location{
+		"v1": {V1: map[string]string{"hugetlb": files(t, map[string]string{
+			name + ".usage_in_bytes": "1\n", name + ".max_usage_in_bytes": "2\n", name + ".failcnt": "3\n", name + ".limit_in_bytes": "4\n",
+		})}},
+		"v2": {V2: files(t, map[string]string{name + ".current": "1\n", name + ".events": "max 3\n", name + ".max": "max\n"})},
+	} {
+		want := HugetlbStats{Usage: 1, Peak: 2, Failures: 3, Limit: 4}
+		if version == "v2" {
+			want.Peak, want.Limit = 0, Unlimited
+		}
+		stats, err := At(at).Stats()
+		if err != nil || stats.Hugetlb[sizes[0]] != want {
+			t.Errorf("%s: %v, %+v, want %+v", version, err, stats.Hugetlb, want)
+		}
+	}
+}

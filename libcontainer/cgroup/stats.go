@@ -83,6 +83,7 @@ type HugetlbStats struct {
 	Usage    uint64 `json:"usage"`
 	Peak     uint64 `json:"peak"` // v1 only
 	Failures uint64 `json:"failures"`
+	Limit    uint64 `json:"limit"` // Unlimited if none
 }
 
 // Stats reads the counters.
@@ -158,7 +159,10 @@ func (c *Cgroup) statsV1(r *reader, stats *Stats) {
 	r.dir = c.dirOf("hugetlb")
 	stats.Hugetlb = r.hugetlb(func(size string) HugetlbStats {
 		prefix := "hugetlb." + size
-		return HugetlbStats{r.number(prefix + ".usage_in_bytes"), r.number(prefix + ".max_usage_in_bytes"), r.number(prefix + ".failcnt")}
+		return HugetlbStats{
+			Usage: r.number(prefix + ".usage_in_bytes"), Peak: r.number(prefix + ".max_usage_in_bytes"),
+			Failures: r.number(prefix + ".failcnt"), Limit: limitV1(r.number(prefix + ".limit_in_bytes")),
+		}
 	})
 }
 
@@ -262,6 +266,7 @@ func (r *reader) statsV2(stats *Stats) {
 	stats.IO.Bytes, stats.IO.Operations = parseIO(r.text("io.stat"))
 	stats.IO.Pressure = parsePressure(r.text("io.pressure"))
 	stats.Hugetlb = r.hugetlb(func(size string) HugetlbStats {
-		return HugetlbStats{Usage: r.number("hugetlb." + size + ".current"), Failures: r.flat("hugetlb." + size + ".events")["max"]}
+		prefix := "hugetlb." + size
+		return HugetlbStats{Usage: r.number(prefix + ".current"), Failures: r.flat(prefix + ".events")["max"], Limit: r.number(prefix + ".max")}
 	})
 }
