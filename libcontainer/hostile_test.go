@@ -179,7 +179,7 @@ func TestWorkingDirectoryIsNotADescriptorOfTheRuntime(t *testing.T) {
 	s.wantNothingLeft()
 }
 
-// CVE-2019-5736: the runtime's binary, which waits in the container until
+// CVE-2016-9962, CVE-2019-5736: the runtime's binary, which waits in the container until
 // start, is hidden from the container's processes; one that may trace can open
 // it, but not to write.
 func TestRuntimeBinaryCannotBeWritten(t *testing.T) {

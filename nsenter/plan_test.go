@@ -58,6 +58,35 @@ func TestEncodedLayout(t *testing.T) {
 	}
 }
 
+// CVE-2021-43784: runc's messages to its C stage have 16-bit lengths, and one that
+// overflowed had the stage read what stood behind the first 64 KiB of an id map as
+// messages. Here lengths and offsets have 32 bits, and a plan that would need more
+// is refused.
+func TestLengthsDoNotOverflow(t *testing.T) {
+	const size = 1<<16 + 5
+	plan := &Plan{}
+	plan.Add(Op{Code: Seccomp, Blob: make([]byte, size)})
+	plan.Add(Op{Code: Chdir, Text: [3]string{strings.Repeat("a", size)}})
+	plan.Add(Op{Code: Chdir, Text: [3]string{"after"}})
+	encoded, err := plan.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := binary.NativeEndian.Uint32(encoded[headerSize+8:]); got != size {
+		t.Errorf("the blob has %d bytes, expected %d", got, size)
+	}
+	if got := textAt(encoded, headerSize+opSize+12); len(got) != size {
+		t.Errorf("the text has %d bytes, expected %d", len(got), size)
+	}
+	if got := textAt(encoded, headerSize+2*opSize+12); got != "after" {
+		t.Errorf("behind them is %q", got)
+	}
+	plan.Add(Op{Code: Seccomp, Blob: make([]byte, maxPlanSize)})
+	if _, err := plan.Encode(); err == nil || !strings.Contains(err.Error(), "expected at most") {
+		t.Errorf("a plan that is too long: %v", err)
+	}
+}
+
 func TestNULIsRefused(t *testing.T) {
 	for _, op := range []Op{{Code: Chdir, Text: [3]string{"a\x00b"}}, {Code: Args, Strings: []string{"a\x00b"}}} {
 		plan := &Plan{Ops: []Op{op}}
