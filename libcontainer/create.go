@@ -61,6 +61,13 @@ func DryRun(opts CreateOptions) (string, error) {
 	l.number(l.spec.Process.Terminal)
 	l.numberTrees()
 	l.detectCgroups()
+	if profile := l.spec.Linux.Seccomp; profile != nil {
+		filter, err := seccomp.Compile(profile) // the cache would be written
+		if err != nil {
+			return "", notCompiled(err)
+		}
+		l.filter = &filter
+	}
 	if err := l.compile(); err != nil {
 		return "", err
 	}
@@ -247,12 +254,14 @@ func (l *launch) compileFilter() error {
 	}
 	filter, err := seccomp.Cached(profile, SeccompCache(l.container.Root))
 	if err != nil {
-		return fmt.Errorf("compiling the seccomp filter: %w", err)
+		return notCompiled(err)
 	}
 	l.filter = &filter
 	failpoint.At("launch-filter-compiled")
 	return nil
 }
+
+func notCompiled(err error) error { return fmt.Errorf("compiling the seccomp filter: %w", err) }
 
 // makeCgroup makes the cgroup that spec names.
 func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
