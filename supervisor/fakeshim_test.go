@@ -76,7 +76,7 @@ func (f *fakeShim) serve(conn *shim.Conn, self shim.Self) {
 			return
 		}
 		p.Body = append([]byte(nil), p.Body...)
-		go func() {
+		answer := func() {
 			reply, err := f.answer(conn, p, self)
 			typ := shim.Ok
 			if err != nil {
@@ -86,7 +86,12 @@ func (f *fakeShim) serve(conn *shim.Conn, self shim.Self) {
 			if p.Type == shim.Delete {
 				os.Exit(0)
 			}
-		}()
+		}
+		if p.Type == shim.Hello { // answered before what comes after it is begun
+			answer()
+			continue
+		}
+		go answer()
 	}
 }
 
