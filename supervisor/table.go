@@ -33,6 +33,7 @@ type container struct {
 	status    string
 	processes []*process     // init first
 	message   *api.Container // nil: to be made anew
+	encoded   *encoded       // of a message; nil until asked for
 }
 
 // process is one process of a container.
