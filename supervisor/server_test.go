@@ -200,8 +200,8 @@ func TestReaderThatFallsBehindGetsASnapshot(t *testing.T) {
 	if event, err := stream.Recv(); err != nil || event.Id != "first" {
 		t.Fatalf("%v, %v", event, err)
 	}
-	// More than gRPC buffers for a stream, so that the reader really is behind.
-	long := strings.Repeat("x", 4<<10)
+	// Several times what the client takes unread, so that the reader really is behind.
+	long := strings.Repeat("x", 16<<10)
 	for i := range 300 {
 		happen(t, s, fmt.Sprint(i, long))
 	}
