@@ -66,22 +66,59 @@ func TestAFullDiskDoesNotStopChanges(t *testing.T) {
 
 func TestRoomIsMadeOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
-	sizes := make([]int64, 3)
+	var sizes [3][2]int64
+	var changed [3]uint64
 	for i := range sizes {
 		db, err := Open(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
+		changed[i] = db.Changes()
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
-		found, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
+		for j, name := range []string{path, path + "-wal"} {
+			found, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sizes[i][j] = found.Size()
 		}
-		sizes[i] = found.Size()
 	}
-	if sizes[0] < 1<<20 || sizes[1] != sizes[0] || sizes[2] != sizes[0] {
-		t.Errorf("sizes of the file after each opening: %d", sizes)
+	if sizes[0][0] < 1<<20 || sizes[0][1] < 1<<20 || sizes[1] != sizes[0] || sizes[2] != sizes[0] {
+		t.Errorf("sizes of the file and the log after each opening: %d", sizes)
+	}
+	if changed[1] >= changed[0] || changed[2] != changed[1] {
+		t.Errorf("an opening took %d changes", changed)
+	}
+}
+
+// TestOpensOnAFullDisk: an engined that was stopped has to start again there.
+func TestOpensOnAFullDisk(t *testing.T) {
+	dir, fill := smallDisk(t)
+	path := filepath.Join(dir, "db")
+	db, err := Open(t.Context(), path)
+	if err == nil {
+		err = db.Migrate(t.Context(), "thing", schema)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fill()
+	for i := range 3 {
+		db := open(t, path)
+		err := db.Update(t.Context(), func(tx *sql.Tx) error {
+			_, err := tx.Exec(`INSERT INTO things (name) VALUES (?)`, fmt.Sprint(i, string(bytes.Repeat([]byte("r"), 4000))))
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
