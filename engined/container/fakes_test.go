@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -204,6 +205,8 @@ type fakeImages struct {
 	held   map[string]bool
 	fail   error
 
+	untagged atomic.Bool // names mean nothing
+
 	committed  []image.CommitRequest
 	committing func() // called by Commit
 }
@@ -215,6 +218,16 @@ func (f *fakeImages) Resolve(_ context.Context, ref string) (image.Image, error)
 		return image.Image{}, errdefs.NotFound.Coded(errdefs.NoSuchImage, ref, "No such image: %s", ref)
 	}
 	return image.Image{ID: busybox, Config: dockerspec.DockerOCIImage{Config: f.config}}, nil
+}
+
+func (f *fakeImages) Means(ctx context.Context, refs []string) (map[string]digest.Digest, error) {
+	means := map[string]digest.Digest{}
+	for _, ref := range refs {
+		if found, err := f.Resolve(ctx, ref); err == nil && !f.untagged.Load() {
+			means[ref] = found.ID
+		}
+	}
+	return means, nil
 }
 
 func (f *fakeImages) Hold(_ context.Context, _ digest.Digest, owner string) error {

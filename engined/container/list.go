@@ -14,35 +14,53 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// List lists containers, the newest first. It reads what is in memory and
-// waits for nobody, unless sizes are asked for.
+// List lists containers, the newest first. It waits for nobody, unless sizes are
+// asked for.
 func (s *Service) List(ctx context.Context, options ListOptions) ([]apicontainer.Summary, error) {
 	filter, err := s.newFilter(ctx, options.Filters)
 	if err != nil {
 		return nil, err
 	}
 	all := options.All || options.Limit > 0 || filter.wantsStopped()
-	list := []apicontainer.Summary{}
+	var wanted []*Record
 	for _, c := range s.index.all() {
-		if options.Limit > 0 && len(list) == options.Limit {
+		if options.Limit > 0 && len(wanted) == options.Limit {
 			break
 		}
-		r := c.record.Load()
-		if !all && !r.up() || !filter.matches(r) {
+		if r := c.record.Load(); (all || r.up()) && filter.matches(r) {
+			wanted = append(wanted, r)
+		}
+	}
+	return s.summaries(ctx, wanted, options.Size)
+}
+
+func (s *Service) summaries(ctx context.Context, records []*Record, sized bool) ([]apicontainer.Summary, error) {
+	var refs []string
+	for _, r := range records {
+		refs = append(refs, r.Config.Image)
+	}
+	slices.Sort(refs)
+	means, err := s.Images.Means(ctx, slices.Compact(refs))
+	if err != nil {
+		return nil, err
+	}
+	list := make([]apicontainer.Summary, len(records))
+	for i, r := range records {
+		list[i] = summary(r)
+		if means[r.Config.Image] != r.Image { // as in dockerd, a name that means another one now is not shown
+			list[i].Image = r.Image.String()
+		}
+		if !sized {
 			continue
 		}
-		summary := s.summary(r)
-		if options.Size {
-			if summary.SizeRw, summary.SizeRootFs, err = s.sizes(ctx, r); err != nil {
-				return nil, err
-			}
+		if list[i].SizeRw, list[i].SizeRootFs, err = s.sizes(ctx, r); err != nil {
+			return nil, err
 		}
-		list = append(list, summary)
 	}
 	return list, nil
 }
 
-func (s *Service) summary(r *Record) apicontainer.Summary {
+func summary(r *Record) apicontainer.Summary {
 	line := apicontainer.Summary{
 		ID:              r.ID,
 		Names:           []string{"/" + r.Name},

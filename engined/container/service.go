@@ -30,6 +30,7 @@ import (
 // Images is what this package needs of images.
 type Images interface {
 	Resolve(ctx context.Context, ref string) (image.Image, error)
+	Means(ctx context.Context, refs []string) (map[string]digest.Digest, error)
 	Hold(ctx context.Context, id digest.Digest, owner string) error
 	Release(ctx context.Context, owner string) error
 	Commit(ctx context.Context, req image.CommitRequest) (id digest.Digest, reference string, err error)

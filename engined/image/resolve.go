@@ -26,6 +26,24 @@ func (s *Store) Resolve(ctx context.Context, ref string) (Image, error) {
 	return found.row.image()
 }
 
+// Means returns the id of the image that each of refs means now, without those
+// that mean none.
+func (s *Store) Means(ctx context.Context, refs []string) (map[string]digest.Digest, error) {
+	means := map[string]digest.Digest{}
+	err := s.db.View(ctx, func(tx *sql.Tx) error {
+		for _, ref := range refs {
+			id, _, err := lookUp(ctx, tx, ref)
+			if err == nil {
+				means[ref] = id
+			} else if kind := errdefs.KindOf(err); kind != errdefs.NotFound && kind != errdefs.InvalidArgument {
+				return err
+			}
+		}
+		return nil
+	})
+	return means, err
+}
+
 // match is an image that a reference led to.
 type match struct {
 	*row
