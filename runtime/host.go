@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/engined/engined/proto/errdefs"
@@ -31,6 +32,7 @@ type Host struct {
 	Runtime  string       // name or path of the runtime that is used by default
 	Limits   Limits       // how long to wait for what
 	Reserve  *Reserve     // of shims started ahead; nil: none
+	Crowded  atomic.Bool  // many shims start at the same time
 	Logger   *slog.Logger // for what has no caller
 }
 

@@ -159,8 +159,9 @@ func (h *Host) spawn(args []string, dir string, socket, log *os.File) (*shimProc
 	pidfd := -1
 	// GOMAXPROCS is for the shim's own Go runtime, which reads it before any code
 	// of ours; the shim takes it out of what it passes on. Its session it makes
-	// itself: made between fork and exec, it would take the child's precedence, and
-	// until the exec the child holds one of our Go processors.
+	// itself: made between fork and exec, it takes the child's precedence, and until
+	// the exec the child holds one of our Go processors. Among many, its start as a
+	// whole is to take none of our time.
 	cmd := &exec.Cmd{
 		Path:        h.Shim,
 		Args:        append([]string{h.Shim}, args...),
@@ -168,7 +169,7 @@ func (h *Host) spawn(args []string, dir string, socket, log *os.File) (*shimProc
 		Env:         append(environment(), "GOMAXPROCS=1"),
 		Stderr:      log,
 		ExtraFiles:  []*os.File{socket}, // becomes shim.SocketFD
-		SysProcAttr: &syscall.SysProcAttr{PidFD: &pidfd},
+		SysProcAttr: &syscall.SysProcAttr{PidFD: &pidfd, Setsid: h.Crowded.Load()},
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the shim: %w", err)

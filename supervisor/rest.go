@@ -34,7 +34,9 @@ func (s *Supervisor) rest() {
 		select {
 		case <-s.stirred:
 			timer.Reset(restAfter)
+			s.burst.end(restAfter)
 		case <-timer.C:
+			s.burst.end(0)
 			giveBack()
 			if err := unmapProgram(); err != nil {
 				s.logger.Debug("giving back the program's pages", "error", err)

@@ -34,7 +34,9 @@ func (s *Supervisor) worker() {
 }
 
 func (s *Supervisor) startOne(recipe runtime.Recipe) (r startResult) {
-	s.metrics.busy.Add(1)
+	if s.metrics.busy.Add(1) > 1 {
+		s.burst.begin(s.config.Workers)
+	}
 	began := time.Now()
 	defer func() {
 		s.metrics.busy.Add(-1)

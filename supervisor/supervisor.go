@@ -61,6 +61,7 @@ type Supervisor struct {
 	startTasks chan startTask
 	stirred    chan struct{} // capacity 1: something has happened, see rest.go
 	queues     queues
+	burst      burst
 	metrics    metrics
 
 	life context.Context // work's context: a request that its client gives up goes on
@@ -109,7 +110,7 @@ func Open(config Config) (s *Supervisor, err error) {
 	s = &Supervisor{
 		config: config, host: config.Host, logger: config.Logger, machine: machine, lock: lock, journal: journal,
 		tasks: make(chan task, 64), changes: make(chan change, 64), startTasks: make(chan startTask),
-		stirred: make(chan struct{}, 1),
+		stirred: make(chan struct{}, 1), burst: burst{crowded: &config.Host.Crowded},
 	}
 	s.host.Reserve = runtime.NewReserve()
 	s.life, s.stop = context.WithCancel(context.Background())

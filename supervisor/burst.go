@@ -1,0 +1,60 @@
+package supervisor
+
+import (
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// burst is when several containers start at once. A thread that forks a shim
+// keeps one of Go's processors until the child's exec: with one for each worker
+// beside its own, Go has some left for requests. A collection waits for such a
+// thread, too, so it comes less often. And each shim leaves our session before its
+// exec instead of behind it, so that its start takes no time from ours. All of
+// it is undone when no two have started together for a while: processors and a
+// larger heap are memory.
+//
+// Measured with 800 starts at once on two processors, State at the 99th of 100:
+// 30 ms without, 23 with fewer collections, 18 with the processors as well, 9 with
+// all three; 4 for a supervisor that starts nothing beside that one.
+type burst struct {
+	mu                  sync.Mutex
+	on                  bool
+	last                time.Time    // it was said that several start
+	processors, percent int          // Go's settings outside a burst
+	crowded             *atomic.Bool // the host's
+}
+
+// burstPercent is how much the heap grows between two collections in a burst.
+const burstPercent = 400
+
+// begin prepares for as many starts at once.
+func (b *burst) begin(starts int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last = time.Now(); b.on {
+		return
+	}
+	b.on = true
+	b.crowded.Store(true)
+	b.processors = runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(b.processors + starts)
+	if b.percent = debug.SetGCPercent(burstPercent); b.percent < 0 || b.percent > burstPercent {
+		debug.SetGCPercent(b.percent) // somebody's wish
+	}
+}
+
+// end undoes it, unless there was cause for it within the last calm.
+func (b *burst) end(calm time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.on || time.Since(b.last) < calm {
+		return
+	}
+	b.on = false
+	b.crowded.Store(false)
+	runtime.GOMAXPROCS(b.processors)
+	debug.SetGCPercent(b.percent)
+}
