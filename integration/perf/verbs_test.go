@@ -122,37 +122,22 @@ func together(n int, one func(i int) error) error {
 }
 
 // TestCrowded measures run of /bin/true beside 500 containers that live, and
-// after they are gone: the first ratio is what they cost.
+// without them. What all runtimes take longer for is the kernel's.
 func TestCrowded(t *testing.T) {
 	runtimes, dir := allRuntimes(t)
-	ocirun := runtimes[0]
-	own := filepath.Join(dir, "probe")
-	probe := leftovers.Prefix + "crowded-probe"
-	if err := bundle.Make(own, bundle.Docker(probe)); err != nil {
-		t.Fatal(err)
-	}
-	live := 500
-	if !*full {
-		live = 5
-	}
-	undo := crowd(t, ocirun, dir, live)
-	samples := func(name string) measured {
-		n := 200
-		if !*full {
-			n = 2
-		}
-		results, err := takeTurns(n, 0, []contender{{name: name, once: func() error { return call(ocirun, own, "run", probe) }}})
-		if err != nil {
+	live := few(500)
+	var contenders []contender
+	for _, runtime := range runtimes {
+		own, probe := filepath.Join(dir, "probe", runtime.Name), leftovers.Prefix+"crowded-"+runtime.Name
+		if err := bundle.Make(own, bundle.Docker(probe)); err != nil {
 			t.Fatal(err)
 		}
-		return results[0]
+		contenders = append(contenders, contender{name: runtime.Name, once: func() error { return call(runtime, own, "run", probe) }})
 	}
-	beside := samples("500 live")
+	undo := crowd(t, runtimes[0], dir, live)
+	show(t, fmt.Sprintf("run of /bin/true, dockerd's spec, beside %d live containers", live), 150, 0, contenders)
 	undo()
-	text := table("run of /bin/true by ocirun beside live containers", []measured{beside, samples("none")})
-	if *full {
-		fmt.Print(text)
-	}
+	show(t, "run of /bin/true, dockerd's spec, beside none", 150, 0, contenders)
 }
 
 // crowd starts n containers; the returned function ends them.
