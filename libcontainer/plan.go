@@ -71,6 +71,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 		}
 		plan.Add(op)
 	}
+	sysctls(plan, spec)
 	sessionPart(plan, spec.Process, f)
 	plan.Ops = append(plan.Ops, rootfs.Finish(spec, &f.root)...)
 	if err := executionPart(plan, spec.Linux); err != nil {
@@ -177,8 +178,13 @@ func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) {
 	if spec.Domainname != "" {
 		plan.Add(nsenter.Op{Code: nsenter.Domainname, Text: text(spec.Domainname), Why: "setting the domainname"})
 	}
+}
+
+// sysctls follow the hooks, as in runc: those of a network device that a hook moves
+// in are there only then.
+func sysctls(plan *nsenter.Plan, spec *specs.Spec) {
 	for _, key := range slices.Sorted(maps.Keys(spec.Linux.Sysctl)) {
-		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text(sysctlPath(key), spec.Linux.Sysctl[key]), Why: "setting sysctl " + key})
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Flags: nsenter.Own, Text: text(sysctlPath(key), spec.Linux.Sysctl[key]), Why: "setting sysctl " + key})
 	}
 }
 

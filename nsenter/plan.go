@@ -118,7 +118,8 @@ const (
 	Listener    Flag = C.FLAG_LISTENER
 	Mounted     Flag = C.FLAG_MOUNTED
 	Visible     Flag = C.FLAG_VISIBLE
-	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener mounted visible"
+	Own         Flag = C.FLAG_OWN
+	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener mounted visible own"
 	headerSize       = C.sizeof_struct_plan_header
 	opSize           = C.sizeof_struct_plan_op
 	blobAlign        = 8

@@ -69,7 +69,7 @@ enum plan_code {
 
 	/* Namespaces and synchronisation. */
 	OP_WRITE,    /* writes t1 to the host's file t0, inherited as n0 if not 0 (before OP_PIVOT only) */
-	OP_PROC_WRITE, /* writes t1 to t0 below SLOT_PROC, or SLOT_SELF with FLAG_SELF */
+	OP_PROC_WRITE, /* writes t1 to t0 below SLOT_PROC, or SLOT_SELF with FLAG_SELF; with FLAG_OWN below the root's /proc */
 	OP_SETNS,    /* joins t0 as type n0 (CLONE_NEW*) */
 	OP_SETNS_ALL, /* joins the namespaces n0 of SLOT_CONTAINER at once */
 	OP_UNSHARE,  /* unshares n0 */
@@ -141,7 +141,8 @@ enum plan_flag {
 	FLAG_KEEP_MODE = 1024, /* OP_MOUNT: tmpfs takes the mode of the directory that was there */
 	FLAG_LISTENER = 2048, /* OP_SECCOMP */
 	FLAG_MOUNTED = 4096, /* OP_ROOT */
-	FLAG_VISIBLE = 8192 /* OP_SYNC */
+	FLAG_VISIBLE = 8192, /* OP_SYNC */
+	FLAG_OWN = 16384    /* OP_PROC_WRITE: below SLOT_PROC all the same where the root's /proc cannot be used */
 };
 
 /* What OP_TARGET expects, and makes if it is not there. */

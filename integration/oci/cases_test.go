@@ -112,6 +112,12 @@ var cases = []testCase{
 		s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1", "kernel.msgmax": "9999"}
 		shell("cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax")(s)
 	}},
+	{name: "sysctl-of-a-hooks-device", change: func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c",
+			`exec nsenter --net=/proc/$(sed 's/.*"pid": *\([0-9]*\).*/\1/')/ns/net ip link add made type bridge`}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}}}}
+		s.Linux.Sysctl = map[string]string{"net.ipv4.conf.made.rp_filter": "2"}
+		shell("cat /proc/sys/net/ipv4/conf/made/rp_filter")(s)
+	}},
 	{name: "masked-paths", change: func(s *specs.Spec) {
 		s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/etc/passwd", "/home", "/no/such/path")
 		shell("wc -c < /etc/passwd; ls -a /home; cut -d' ' -f2- /proc/mounts | sort")(s)
