@@ -162,15 +162,15 @@ static int op_write(struct stage *s, const struct plan_op *op)
 	return write_to(fd, op_text(s, op, 1));
 }
 
-/* Opens a file of the procfs that is mounted at /proc in the root: of its own
- * tree, and nothing that is mounted in there. The kernel keeps each name below
+/* Opens a file of the procfs that is mounted at /proc in the root for writing: of
+ * its own tree, and nothing that is mounted in there. The kernel keeps each name below
  * sys/net once for each network namespace, all in one list, so that beside 500
  * containers the walk by the host's procfs takes ten times as long. */
-static int open_own_proc(struct stage *s, const char *path, int flags)
+static int open_own_proc(struct stage *s, const char *path)
 {
 	struct stat st;
 	struct open_how how = {
-		.flags = (uint64_t)(flags | O_CLOEXEC),
+		.flags = O_WRONLY | O_CLOEXEC,
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
 	};
 	int fd = -1;
@@ -184,7 +184,7 @@ static int open_own_proc(struct stage *s, const char *path, int flags)
 static int op_proc_write(struct stage *s, const struct plan_op *op)
 {
 	int base = s->slots[op->flags & FLAG_SELF ? SLOT_SELF : SLOT_PROC];
-	int fd = op->flags & FLAG_OWN ? open_own_proc(s, op_text(s, op, 0), O_WRONLY) : -1;
+	int fd = op->flags & FLAG_OWN ? open_own_proc(s, op_text(s, op, 0)) : -1;
 	if (fd < 0)
 		fd = openat(base, op_text(s, op, 0), O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == EACCES && (op->flags & FLAG_SELF)) {

@@ -6,11 +6,32 @@ import (
 	"iter"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
+
+// layout is where the machine's cgroups are. It is looked for once: a supervisor
+// that begins with hundreds of containers needs it for each.
+type layout struct {
+	mu    sync.Mutex
+	found *cgroup.Layout
+}
+
+func (l *layout) get() (cgroup.Layout, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.found == nil {
+		found, err := cgroup.Detect()
+		if err != nil {
+			return cgroup.Layout{}, err
+		}
+		l.found = &found
+	}
+	return *l.found, nil
+}
 
 // cgroup returns the container's cgroup by way of its init. It is NotFound if
 // init does not run.
@@ -19,7 +40,11 @@ func (c *Container) cgroup() (*cgroup.Cgroup, error) {
 	if err := shim.ReadFile(c.processFile(Init, shim.StartedFile), &started); err != nil {
 		return nil, errdefs.NotFound.Errorf("container %s has not started: %w", c.record.ID, err)
 	}
-	group, err := cgroup.Of(started.Pid)
+	layout, err := c.host.cgroups.get()
+	if err != nil {
+		return nil, fmt.Errorf("finding the machine's cgroups: %w", err)
+	}
+	group, err := layout.Of(started.Pid)
 	// Asked afterwards: what was read was of the process that started then.
 	if start, statErr := shim.StartTime(started.Pid); statErr != nil || start != started.Start {
 		return nil, errdefs.NotFound.Errorf("the first process of container %s is gone", c.record.ID)

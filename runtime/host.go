@@ -34,6 +34,8 @@ type Host struct {
 	Reserve  *Reserve     // of shims started ahead; nil: none
 	Crowded  atomic.Bool  // many shims start at the same time
 	Logger   *slog.Logger // for what has no caller
+
+	cgroups layout
 }
 
 // Limits are the longest waits for a container's shim and runtime.

@@ -343,7 +343,7 @@ func TestOtherUsersAreTurnedAway(t *testing.T) {
 		t.Errorf("the socket's mode: %v, %v", about.Mode(), err)
 	}
 	// The file modes are the first fence; take them away to see the second.
-	open, err := os.MkdirTemp("", "supervisor-test-peer-")
+	open, err := os.MkdirTemp("", "engined-supervisor-test-peer-")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ var built = sync.OnceValues(func() (string, error) {
 	if given != "" {
 		return given, nil
 	}
-	return os.MkdirTemp("", "supervisor-test-bin-")
+	return os.MkdirTemp("", "engined-supervisor-test-bin-")
 })
 
 func build(command string) error {
@@ -152,7 +152,7 @@ func startStack(t testing.TB, s *stack) *stack {
 	if s.bin, err = built(); err != nil {
 		t.Fatal(err)
 	}
-	if s.dir, err = os.MkdirTemp("", "supervisor-test-"); err != nil {
+	if s.dir, err = os.MkdirTemp("", "engined-supervisor-test-"); err != nil {
 		t.Fatal(err)
 	}
 	if s.log, err = os.Create(filepath.Join(s.dir, "supervisor.log")); err != nil {

@@ -46,10 +46,13 @@ func (s *Supervisor) watch(c *container) {
 }
 
 // watchOOM records that the kernel runs out of a container's memory, for as
-// long as the container has a cgroup and ctx lasts.
+// long as the container has a cgroup and ctx lasts. One container's cgroup is
+// looked for at a time: after a restart there are hundreds, and requests.
 func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
 	id := c.handle.ID()
+	s.oomTurn <- struct{}{} // held for no longer than some files take to read
 	ooms, err := c.handle.OOMs(ctx)
+	<-s.oomTurn
 	if err != nil {
 		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already
 			s.logger.Debug("no OOM events for a container", "container", id, "error", err)

@@ -62,9 +62,6 @@ func init() { goruntime.MemProfileRate = 0 }
 const collectEarly = 50
 
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(collectEarly)
-	}
 	o, err := parse(os.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -150,6 +147,9 @@ func run(o options, logger *slog.Logger) error {
 		listeners = append(listeners, listener)
 	}
 	err = s.Serve(ctx, listeners, stopGrace, func() {
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(collectEarly) // not while it reads what there is
+		}
 		logger.Info("serving", "listen", o.listen.String(), "state", config.Host.StateDir, "pid", os.Getpid())
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 			logger.Warn("telling systemd", "error", err)

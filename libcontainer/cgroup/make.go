@@ -277,13 +277,18 @@ func Of(pid int) (*Cgroup, error) {
 	if err != nil {
 		return nil, err
 	}
+	return layout.Of(pid)
+}
+
+// Of is the same for who asks often.
+func (l Layout) Of(pid int) (*Cgroup, error) {
 	file, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return nil, err
 	}
 	paths := parseOwn(string(file))
 	c := &Cgroup{}
-	for _, h := range layout.hierarchies {
+	for _, h := range l.hierarchies {
 		if path, ok := paths[h.Name]; ok {
 			c.location.add(h.Name, h.at(path))
 		}
