@@ -21,10 +21,9 @@ import (
 // three; 4 to 5 for a supervisor that starts nothing, beside that one.
 type burst struct {
 	mu                  sync.Mutex
-	on                  bool
 	last                time.Time    // it was said that several start
 	processors, percent int          // Go's settings outside a burst
-	crowded             *atomic.Bool // the host's
+	crowded             *atomic.Bool // the host's: it is on
 }
 
 // burstPercent is how much the heap grows between two collections in a burst. With
@@ -36,10 +35,9 @@ const burstPercent = 150
 func (b *burst) begin(starts int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.last = time.Now(); b.on {
+	if b.last = time.Now(); b.crowded.Load() {
 		return
 	}
-	b.on = true
 	b.crowded.Store(true)
 	b.processors = runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(b.processors + starts)
@@ -52,10 +50,9 @@ func (b *burst) begin(starts int) {
 func (b *burst) end(calm time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.on || time.Since(b.last) < calm {
+	if !b.crowded.Load() || time.Since(b.last) < calm {
 		return
 	}
-	b.on = false
 	b.crowded.Store(false)
 	runtime.GOMAXPROCS(b.processors)
 	debug.SetGCPercent(b.percent)

@@ -60,7 +60,7 @@ type Supervisor struct {
 	changes    chan change
 	startTasks chan startTask
 	stirred    chan struct{} // capacity 1: something has happened, see rest.go
-	oomTurn    chan struct{} // capacity 1, see watchOOM
+	oomTurn    sync.Mutex    // see watchOOM
 	queues     queues
 	burst      burst
 	metrics    metrics
@@ -111,7 +111,7 @@ func Open(config Config) (s *Supervisor, err error) {
 	s = &Supervisor{
 		config: config, host: config.Host, logger: config.Logger, machine: machine, lock: lock, journal: journal,
 		tasks: make(chan task, 64), changes: make(chan change, 64), startTasks: make(chan startTask),
-		stirred: make(chan struct{}, 1), oomTurn: make(chan struct{}, 1), burst: burst{crowded: &config.Host.Crowded},
+		stirred: make(chan struct{}, 1), burst: burst{crowded: &config.Host.Crowded},
 	}
 	s.host.Reserve = runtime.NewReserve()
 	s.life, s.stop = context.WithCancel(context.Background())

@@ -50,9 +50,9 @@ func (s *Supervisor) watch(c *container) {
 // looked for at a time: after a restart there are hundreds, and requests.
 func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
 	id := c.handle.ID()
-	s.oomTurn <- struct{}{} // held for no longer than some files take to read
+	s.oomTurn.Lock() // for no longer than some files take to read
 	ooms, err := c.handle.OOMs(ctx)
-	<-s.oomTurn
+	s.oomTurn.Unlock()
 	if err != nil {
 		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already
 			s.logger.Debug("no OOM events for a container", "container", id, "error", err)
