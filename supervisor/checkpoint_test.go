@@ -102,17 +102,13 @@ func TestCheckpointsAndRestore(t *testing.T) {
 func (s *stack) restoreThem(bundle, script, said string) {
 	t := s.t
 	t.Helper()
-	fifo := filepath.Join(s.dir, "restored")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	output, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	output, err := makeFifo(filepath.Join(s.dir, "restored"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer output.Close()
 	request := func(id, checkpoint string) *api.CreateContainerRequest {
-		return &api.CreateContainerRequest{Id: id, BundlePath: bundle, Runtime: script, Checkpoint: checkpoint, Stdout: fifo}
+		return &api.CreateContainerRequest{Id: id, BundlePath: bundle, Runtime: script, Checkpoint: checkpoint, Stdout: output.Name()}
 	}
 	if _, err := s.client.CreateContainer(t.Context(), request("restored", "second")); err != nil {
 		t.Fatal(err)

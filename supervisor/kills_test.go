@@ -273,11 +273,17 @@ type fifo struct {
 // lastWords is what finish writes behind everything that the shim has written.
 const lastWords = "that was all"
 
-func openFifo(path string) (*fifo, error) {
+// makeFifo makes a fifo and opens it for reading; a write end of its own keeps it
+// from ending.
+func makeFifo(path string) (*os.File, error) {
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, err
 	}
-	file, err := os.OpenFile(path, os.O_RDWR, 0) // our own write end keeps it from ending
+	return os.OpenFile(path, os.O_RDWR, 0)
+}
+
+func openFifo(path string) (*fifo, error) {
+	file, err := makeFifo(path)
 	if err != nil {
 		return nil, err
 	}

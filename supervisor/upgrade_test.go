@@ -107,18 +107,14 @@ type before struct {
 func (s *stack) liveBefore(name string) before {
 	t := s.t
 	t.Helper()
-	fifo := filepath.Join(s.dir, "out-"+name)
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	output, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	output, err := makeFifo(filepath.Join(s.dir, "out-"+name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for id, request := range map[string]*api.CreateContainerRequest{
 		"running": {
 			BundlePath: s.bundle("trap 'echo last words; exit 5' TERM; echo hello; while :; do sleep 0.05; done"),
-			Stdout:     fifo, Log: &api.LogSpec{Driver: "json-file", Path: filepath.Join(s.dir, "log-"+name)},
+			Stdout:     output.Name(), Log: &api.LogSpec{Driver: "json-file", Path: filepath.Join(s.dir, "log-"+name)},
 		},
 		"created": {BundlePath: s.bundle("exit 6"), CreateOnly: true},
 		"paused":  {BundlePath: s.bundle("exec sleep 1000")},
