@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -205,7 +204,7 @@ type fakeImages struct {
 	held   map[string]bool
 	fail   error
 
-	untagged atomic.Bool // names mean nothing
+	untagged bool // names mean nothing
 
 	committed  []image.CommitRequest
 	committing func() // called by Commit
@@ -223,7 +222,7 @@ func (f *fakeImages) Resolve(_ context.Context, ref string) (image.Image, error)
 func (f *fakeImages) Means(ctx context.Context, refs []string) (map[string]digest.Digest, error) {
 	means := map[string]digest.Digest{}
 	for _, ref := range refs {
-		if found, err := f.Resolve(ctx, ref); err == nil && !f.untagged.Load() {
+		if found, err := f.Resolve(ctx, ref); err == nil && !f.untagged {
 			means[ref] = found.ID
 		}
 	}

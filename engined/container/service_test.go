@@ -353,11 +353,14 @@ func TestListShowsWhatFits(t *testing.T) {
 			t.Errorf("%+v: %v", c.options, got)
 		}
 	}
-	for _, untagged := range []bool{false, true} {
-		w.images.untagged.Store(untagged)
-		want := map[bool]string{false: "busybox", true: busybox.String()}[untagged]
-		if list, err := w.List(t.Context(), ListOptions{Limit: 1}); err != nil || list[0].Image != want {
-			t.Errorf("its image is shown as %q, %v, expected %s", list[0].Image, err, want)
+	for want, untagged := range map[string]bool{"busybox": false, busybox.String(): true} {
+		w.images.untagged = untagged
+		list, err := w.List(t.Context(), ListOptions{Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list[0].Image != want {
+			t.Errorf("its image is shown as %q, expected %s", list[0].Image, want)
 		}
 	}
 	_, err := w.List(t.Context(), ListOptions{Filters: map[string][]string{"colour": {"red"}}})
