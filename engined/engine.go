@@ -49,11 +49,14 @@ type engine struct {
 	closing chan struct{}
 	failed  chan error // a part that ended by itself
 
-	runtime    string
+	runtime     string
+	connecting  sync.WaitGroup // until which the three that follow are connect's
+	unconnected error
+	keeper      *keeper // nil: somebody else's supervisor
+	tasks       *task.Client
+
 	db         *store.DB
 	events     *events.Log
-	keeper     *keeper // nil: somebody else's supervisor
-	tasks      *task.Client
 	layers     *layer.Store
 	registry   *registry.Client
 	images     *image.Store
@@ -95,12 +98,13 @@ func (e *engine) open(ctx context.Context) error {
 		{"directories", e.openRoots},
 		{"locks", e.openLocks},
 		{"listeners", e.openListeners},
+		{"supervisor", e.startSupervisor},
 		{"store", e.openStore},
-		{"supervisor", e.openSupervisor},
 		{"layers", e.openLayers},
 		{"registry", e.openRegistry},
 		{"images", e.openImages},
 		{"networks", e.openNetworks},
+		{"tasks", e.awaitSupervisor},
 		{"containers", e.openContainers},
 		{"system", e.openSystem},
 	} {
@@ -213,35 +217,53 @@ func (e *engine) openStore(ctx context.Context) (err error) {
 	return nil
 }
 
-// openSupervisor connects to the configured supervisor or to our own.
-func (e *engine) openSupervisor(ctx context.Context) (err error) {
+// startSupervisor begins to connect to the configured supervisor or to our own,
+// which takes as long as all that follows until awaitSupervisor.
+func (e *engine) startSupervisor(ctx context.Context) (err error) {
 	if e.runtime = e.config.Runtime; e.runtime == "" {
 		if e.runtime, err = findBinary("ocirun"); err != nil {
 			return err
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	e.connecting.Go(func() { e.unconnected = e.connect(ctx) })
+	e.onStop("supervisor", func(ctx context.Context) error {
+		cancel()
+		e.connecting.Wait()
+		return e.closeSupervisor(ctx)
+	})
+	return nil
+}
+
+// connect sets keeper and tasks, or one of them, or neither.
+func (e *engine) connect(ctx context.Context) (err error) {
 	address := e.config.Supervisor
 	if address == "" {
 		if e.keeper, err = ownSupervisor(ctx, &e.config, e.runtime, e.log); err != nil {
 			return err
 		}
 		address = e.keeper.address()
-		e.onStop("supervisor", e.closeSupervisor)
 	}
-	dialling, cancel := context.WithTimeout(ctx, supervisorStart)
+	ctx, cancel := context.WithTimeout(ctx, supervisorStart)
 	defer cancel()
-	if e.tasks, err = task.Dial(dialling, address); err == nil && e.keeper == nil {
-		e.onStop("tasks", func(context.Context) error { return e.tasks.Close() })
-	}
+	e.tasks, err = task.Dial(ctx, address)
 	return err
+}
+
+func (e *engine) awaitSupervisor(context.Context) error {
+	e.connecting.Wait() // it is bounded by supervisorStart
+	return e.unconnected
 }
 
 // closeSupervisor ends our own supervisor if it has nothing to look after.
 func (e *engine) closeSupervisor(ctx context.Context) error {
-	idle := e.idle(ctx)
+	idle := e.keeper != nil && e.idle(ctx)
 	var failed error
 	if e.tasks != nil {
 		failed = e.tasks.Close()
+	}
+	if e.keeper == nil {
+		return failed
 	}
 	if !idle {
 		e.keeper.leave()
@@ -366,6 +388,7 @@ func (e *engine) run(ctx context.Context, signals *signals) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		e.log.Warn("telling systemd that we are ready", "error", err)
 	}
+	e.reportImages()
 	e.log.Info("API listen", "hosts", e.config.Hosts, "pid", os.Getpid())
 	for {
 		select {
@@ -381,6 +404,22 @@ func (e *engine) run(ctx context.Context, signals *signals) error {
 			e.reload()
 		}
 	}
+}
+
+// reportImages reads all images, for which the first answer does not wait.
+func (e *engine) reportImages() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var reporting sync.WaitGroup
+	reporting.Go(func() {
+		if err := e.images.Report(ctx); err != nil && ctx.Err() == nil {
+			e.log.ErrorContext(ctx, "reading the images", "error", err)
+		}
+	})
+	e.onStop("report of images", func(context.Context) error {
+		cancel()
+		reporting.Wait()
+		return nil
+	})
 }
 
 // reload reads the configuration again and applies what can be changed. A

@@ -64,7 +64,10 @@ func ownSupervisor(ctx context.Context, c *Config, runtime string, log *slog.Log
 		start = append(start, "--debug")
 	}
 	k := &keeper{socket: socket, start: start, log: log}
-	return k, k.begin(ctx)
+	if err := k.begin(ctx); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // begin finds or starts the supervisor and watches it from then on.

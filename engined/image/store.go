@@ -70,7 +70,7 @@ type Store struct {
 }
 
 // Open opens the images in db, whose layers are in layers. root is the data
-// root. Damaged images are logged, and stay.
+// root.
 func Open(ctx context.Context, db *store.DB, layers *layer.Store, log *events.Log, root string) (*Store, error) {
 	if err := db.Migrate(ctx, "image", schema); err != nil {
 		return nil, fmt.Errorf("preparing the image tables: %w", err)
@@ -85,16 +85,22 @@ func Open(ctx context.Context, db *store.DB, layers *layer.Store, log *events.Lo
 	if err := s.sweep(); err != nil {
 		return nil, err
 	}
+	return s, nil
+}
+
+// Report reads all images, which the first list need not do then, and logs
+// those that are damaged. They stay.
+func (s *Store) Report(ctx context.Context) error {
 	found, err := s.all(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range found.rows {
 		if r.damage != nil {
 			s.log.ErrorContext(ctx, "image is damaged", "image", r.id, "err", r.damage)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // sweep removes what loads that died had spooled.

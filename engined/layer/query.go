@@ -43,6 +43,17 @@ func (s *Store) All(ctx context.Context) (map[digest.Digest]Layer, error) {
 	return all, err
 }
 
+// any says whether there is a layer.
+func (s *Store) any(ctx context.Context) (is bool, err error) {
+	err = s.db.View(ctx, func(tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM layers WHERE driver = ?)`, s.Name()).Scan(&is)
+	})
+	if err != nil {
+		err = fmt.Errorf("reading layers: %w", err)
+	}
+	return is, err
+}
+
 // Chain returns the layers below and including top, bottom first. It is empty
 // for the empty chain id, and an error if any of them is damaged.
 func (s *Store) Chain(ctx context.Context, top digest.Digest) ([]Layer, error) {

@@ -79,11 +79,11 @@ func Open(ctx context.Context, db *store.DB, root string, opts Options) (*Store,
 // start takes possession of the driver's directory before the driver does
 // anything there, and puts in order what is in it.
 func (s *Store) start(ctx context.Context, kind *kind, options map[string]string) error {
-	all, err := s.All(ctx)
+	known, err := s.any(ctx)
 	if err != nil {
 		return err
 	}
-	if err := claim(s.root, len(all) > 0); err != nil {
+	if err := claim(s.root, known); err != nil {
 		return err
 	}
 	if s.driver, err = kind.open(s.root, options, s.log); err != nil {
