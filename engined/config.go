@@ -1,6 +1,7 @@
 package engined
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -292,6 +293,12 @@ func (c *Config) checkRest() error {
 	}
 	return nil
 }
+
+// driverVariable goes before the flag, as in dockerd.
+const driverVariable = "DOCKER_DRIVER"
+
+// driver is the storage driver asked for; "" for whichever fits.
+func (c *Config) driver() string { return cmp.Or(os.Getenv(driverVariable), c.StorageDriver) }
 
 // level returns the level of the daemon's own log.
 func (c *Config) level() (slog.Level, error) {

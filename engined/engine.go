@@ -286,10 +286,9 @@ func (e *engine) idle(ctx context.Context) bool {
 }
 
 func (e *engine) openLayers(ctx context.Context) (err error) {
-	driver := e.config.StorageDriver
-	if wish := os.Getenv("DOCKER_DRIVER"); wish != "" { // before the flag, as in dockerd
-		e.log.Info("the storage driver is that of the environment", "DOCKER_DRIVER", wish)
-		driver = wish
+	driver := e.config.driver()
+	if driver != e.config.StorageDriver {
+		e.log.Info("the storage driver is that of the environment", driverVariable, driver)
 	}
 	e.layers, err = layer.Open(ctx, e.db, e.config.DataRoot, layer.Options{
 		Driver: driver, DriverOptions: e.config.StorageOptions, Logger: e.log,

@@ -55,7 +55,7 @@ func findings(ctx context.Context, db *store.DB, config Config, repair bool) (fo
 		return found, err
 	}
 	quiet := slog.New(slog.DiscardHandler) // what it would say is found again
-	layers, err := layer.Open(ctx, db, config.DataRoot, layer.Options{Driver: config.StorageDriver, DriverOptions: config.StorageOptions, Logger: quiet})
+	layers, err := layer.Open(ctx, db, config.DataRoot, layer.Options{Driver: config.driver(), DriverOptions: config.StorageOptions, Logger: quiet})
 	if err != nil {
 		return found, err
 	}

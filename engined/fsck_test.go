@@ -88,6 +88,19 @@ func TestFsckFindsAndRepairs(t *testing.T) {
 	}
 }
 
+// TestFsckLooksWhereTheDaemonDoes: at the layers of the environment's driver.
+func TestFsckLooksWhereTheDaemonDoes(t *testing.T) {
+	config, dir := dataRoot(t)
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("other"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(driverVariable, config.StorageDriver)
+	config.StorageDriver = "vfs"
+	if said, left := fsck(t, config, false); left != 1 || !strings.Contains(said, "cannot be read as they were") {
+		t.Errorf("%d %q", left, said)
+	}
+}
+
 func TestFsckLeavesOthersAlone(t *testing.T) {
 	config, _ := dataRoot(t)
 	held, err := take(filepath.Join(config.DataRoot, "engined.lock"))
