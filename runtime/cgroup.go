@@ -109,9 +109,10 @@ func (c *Container) Stats() (cgroup.Stats, []Interface, error) {
 	return stats, interfaces, err
 }
 
-// OOMs yields whenever the kernel runs out of the container's memory. It ends
-// when ctx does or the cgroup is gone.
-func (c *Container) OOMs(ctx context.Context) (iter.Seq[struct{}], error) {
+// OOMs yields how many of the container's processes the kernel has killed for
+// lack of memory, whenever that is above known and what was yielded before. It
+// ends when ctx does or the cgroup is gone.
+func (c *Container) OOMs(ctx context.Context, known uint64) (iter.Seq[uint64], error) {
 	group, err := c.cgroup()
 	if err == nil {
 		err = notOurs(group)
@@ -119,5 +120,5 @@ func (c *Container) OOMs(ctx context.Context) (iter.Seq[struct{}], error) {
 	if err != nil {
 		return nil, err
 	}
-	return group.OOMs(ctx)
+	return group.OOMs(ctx, known)
 }

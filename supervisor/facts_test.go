@@ -9,7 +9,7 @@ import (
 // An OOM notice can arrive after the delete of its container; the id must be
 // free for the next all the same.
 func TestALateEventDoesNotMakeADeletedContainerKnown(t *testing.T) {
-	f := facts{}
+	f := &facts{}
 	take := func(kind string) bool {
 		event := &api.Event{Type: kind, Id: "web", Pid: "init"}
 		if f.has(event) {

@@ -61,7 +61,7 @@ func openJournal(dir string, limits limits, logger *slog.Logger) (*journal, erro
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the journal's directory: %w", err)
 	}
-	j := &journal{dir: dir, limits: limits, logger: logger, facts: facts{}, wake: make(chan struct{})}
+	j := &journal{dir: dir, limits: limits, logger: logger, wake: make(chan struct{})}
 	segments, err := listSegments(dir)
 	if err != nil {
 		return nil, fmt.Errorf("listing the journal: %w", err)
@@ -135,7 +135,7 @@ func cutTail(file *os.File, size int64, logger *slog.Logger) error {
 // begin starts a new segment. The caller is the appending goroutine.
 func (j *journal) begin(first, previous uint64) error {
 	path := filepath.Join(j.dir, segmentName(first))
-	file, size, err := createSegment(path, segmentHeader{Version: 1, First: first, Previous: previous, Facts: j.facts})
+	file, size, err := createSegment(path, segmentHeader{Version: 1, First: first, Previous: previous, facts: j.facts})
 	if err != nil {
 		return fmt.Errorf("starting a journal segment: %w", err)
 	}

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/proto/errdefs"
@@ -117,27 +116,6 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 	if got := s.stored(); !slices.Equal(got, want) {
 		t.Errorf("events %q", got)
 	}
-}
-
-// TestOOMIsAnEvent: the exit says so, too.
-func TestOOMIsAnEvent(t *testing.T) {
-	s := newStack(t)
-	limit := int64(32 << 20)
-	bundle := s.bundle("x=0123456789; while :; do x=$x$x$x; done", func(spec *specs.Spec) {
-		spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
-	})
-	if _, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: "a", BundlePath: bundle}); err != nil {
-		t.Fatal(err)
-	}
-	if exit := s.wait("a", ""); exit.Status != 137 || !exit.OomKilled {
-		t.Errorf("%v", exit)
-	}
-	s.settles(t, func() error {
-		if events := s.stored(); !slices.Contains(events, "oom a") {
-			return fmt.Errorf("no event tells: %q", events)
-		}
-		return nil
-	})
 }
 
 // TestFullDiskOfALog: the container goes on, each line is in the log or counted as

@@ -33,7 +33,7 @@ func (s *Supervisor) restore() error {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			s.restoreOne(id, known[id])
+			s.restoreOne(id, known.of(id))
 		})
 	}
 	all.Wait()
@@ -42,7 +42,7 @@ func (s *Supervisor) restore() error {
 }
 
 // restoreOne takes in one directory, whatever it holds.
-func (s *Supervisor) restoreOne(id string, known map[string]progress) {
+func (s *Supervisor) restoreOne(id string, known recorded) {
 	logger := s.logger.With("container", id)
 	if !idPattern.MatchString(id) {
 		logger.Warn("a directory in the state directory is no container's and is skipped")
@@ -82,7 +82,7 @@ func (s *Supervisor) undoCreate(handle *runtime.Container) {
 
 // readmit puts a restored container into the table and records what is not
 // recorded of it.
-func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process, known map[string]progress) {
+func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process, known recorded) {
 	id := handle.ID()
 	spec, err := bundleProcess(handle.Record().Bundle)
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	found[0].Spec = spec
 	// Of what CreateContainer only created: the last supervisor may have died between
 	// start and record.
-	unsure := found[0].Request.CreateOnly && known[runtime.Init]&recordedStart == 0
+	unsure := found[0].Request.CreateOnly && known.processes[runtime.Init]&recordedStart == 0
 	c := &container{handle: handle, status: statusCreated}
 	if !unsure {
 		c.status = s.restoredStatus(handle, found[0])
@@ -114,12 +114,12 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	if unsure { // asked later: a runtime that hangs holds up nobody else
 		s.queues.put(id, exclusive, func() { s.settleCreated(c, found, known) })
 	}
-	s.attend(c)
+	s.attend(c, known.oomKills)
 }
 
 // settleCreated asks the runtime whether a restored container has been started, and
 // records what it has missed if so.
-func (s *Supervisor) settleCreated(c *container, found []runtime.Process, known map[string]progress) {
+func (s *Supervisor) settleCreated(c *container, found []runtime.Process, known recorded) {
 	created, err := c.handle.Created(s.life)
 	if err != nil {
 		s.logger.Warn("asking the runtime for a container's status", "container", c.handle.ID(), "error", err)
@@ -159,10 +159,10 @@ func (s *Supervisor) restoredStatus(handle *runtime.Container, init runtime.Proc
 
 // recordFound records the starts and exits that are not recorded, init's exit
 // last, and puts all exits into the table.
-func (s *Supervisor) recordFound(c *container, found []runtime.Process, known map[string]progress) error {
+func (s *Supervisor) recordFound(c *container, found []runtime.Process, known recorded) error {
 	id := c.handle.ID()
 	for _, f := range found {
-		if f.Started == nil || known[f.Name]&recordedStart != 0 {
+		if f.Started == nil || known.processes[f.Name]&recordedStart != 0 {
 			continue
 		}
 		event := &api.Event{Type: eventStartProcess, Id: id, Pid: f.Name, SystemPid: uint32(f.Started.Pid), Timestamp: timestamppb.New(f.Started.Time)}
@@ -181,6 +181,11 @@ func (s *Supervisor) recordFound(c *container, found []runtime.Process, known ma
 			continue
 		}
 		exit := exitMessage(*f.Exit)
+		if f.Name == runtime.Init && exit.OomKilled && known.oomKills == 0 { // its cgroup may be gone
+			if err := s.record(&api.Event{Type: eventOOM, Id: id, OomKills: 1}, func(*table) {}); err != nil {
+				return err
+			}
+		}
 		if err := s.recordExit(c, f.Name, exit); err != nil {
 			return err
 		}
@@ -202,7 +207,7 @@ func (c *container) ensureExited(name string, exit *api.Exit) {
 // directory does not: a deletion that was cut off before its event, or a
 // directory that somebody has removed.
 func (s *Supervisor) recordVanished(known facts, ids []string) {
-	for id, processes := range known {
+	for id, processes := range known.Processes {
 		if slices.Contains(ids, id) {
 			continue
 		}
@@ -223,9 +228,9 @@ func (s *Supervisor) recordVanished(known facts, ids []string) {
 }
 
 func (f facts) copy() facts {
-	copied := make(facts, len(f))
-	for id, processes := range f {
-		copied[id] = maps.Clone(processes)
+	copied := facts{make(map[string]map[string]progress, len(f.Processes)), maps.Clone(f.OOMKills)}
+	for id, processes := range f.Processes {
+		copied.Processes[id] = maps.Clone(processes)
 	}
 	return copied
 }

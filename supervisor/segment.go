@@ -49,14 +49,16 @@ type segmentHeader struct {
 	Version  int    `json:"version"`
 	First    uint64 `json:"first"`
 	Previous uint64 `json:"previous"` // the number before First
-	Facts    facts  `json:"facts"`    // as of Previous
+	facts           // as of Previous
 }
 
-// facts is what the events so far add up to, for everything not yet deleted:
-// container id → process → what is recorded of it. It makes each start and each
-// exit one event across any number of restarts, also when the event itself has
-// left the journal.
-type facts map[string]map[string]progress
+// facts is what the events so far add up to, for everything not yet deleted. It
+// makes each start, each exit and each OOM one event across any number of
+// restarts, also when the event itself has left the journal.
+type facts struct {
+	Processes map[string]map[string]progress `json:"facts"`               // by container id and name
+	OOMKills  map[string]uint64              `json:"oom_kills,omitempty"` // by container id
+}
 
 type progress uint8
 
@@ -69,7 +71,7 @@ const (
 // container that is not there: an OOM notice may come with the end of a cgroup,
 // after the delete, and must not make the id known again.
 func (f facts) has(event *api.Event) bool {
-	processes, known := f[event.Id]
+	processes, known := f.Processes[event.Id]
 	switch event.Type {
 	case eventCreated:
 		return known
@@ -84,26 +86,46 @@ func (f facts) has(event *api.Event) bool {
 }
 
 // note records event.
-func (f facts) note(event *api.Event) {
+func (f *facts) note(event *api.Event) {
 	switch event.Type {
 	case eventDelete:
-		delete(f, event.Id)
+		delete(f.Processes, event.Id)
+		delete(f.OOMKills, event.Id)
 		return
 	case eventForget:
-		delete(f[event.Id], event.Pid)
+		delete(f.Processes[event.Id], event.Pid)
 		return
 	}
-	if f[event.Id] == nil {
-		f[event.Id] = map[string]progress{}
+	if f.Processes == nil {
+		f.Processes = map[string]map[string]progress{}
+	}
+	processes := f.Processes[event.Id]
+	if processes == nil {
+		processes = map[string]progress{}
+		f.Processes[event.Id] = processes
 	}
 	switch event.Type {
 	case eventStartContainer:
-		f[event.Id][shim.Init] |= recordedStart
+		processes[shim.Init] |= recordedStart
 	case eventStartProcess:
-		f[event.Id][event.Pid] = recordedStart
+		processes[event.Pid] = recordedStart
 	case eventExit:
-		f[event.Id][event.Pid] |= recordedExit
+		processes[event.Pid] |= recordedExit
+	case eventOOM:
+		if f.OOMKills == nil {
+			f.OOMKills = map[string]uint64{}
+		}
+		f.OOMKills[event.Id] = event.OomKills
 	}
+}
+
+// of is what is recorded of one container.
+func (f *facts) of(id string) recorded { return recorded{f.Processes[id], f.OOMKills[id]} }
+
+// recorded is facts of one container.
+type recorded struct {
+	processes map[string]progress
+	oomKills  uint64
 }
 
 func segmentName(first uint64) string {
@@ -229,10 +251,7 @@ func scanSegment(file io.ReaderAt) (scanned, error) {
 	if result.header.Version != 1 || result.header.First == 0 {
 		return scanned{}, fmt.Errorf("a header of version %d, first number %d", result.header.Version, result.header.First)
 	}
-	result.facts, result.last = result.header.Facts, result.header.First-1
-	if result.facts == nil {
-		result.facts = facts{}
-	}
+	result.facts, result.last = result.header.facts, result.header.First-1
 	for {
 		payload, size, err := readFrame(file, result.size)
 		if err != nil {

@@ -17,10 +17,11 @@ const lostStatus = 137
 // attend begins to watch a container that is in the table, until its shim is
 // dead. The end of its cgroup, which ends the watch for OOM too, is not always
 // told by the kernel: once in several thousand removals the eventfd stays silent.
-func (s *Supervisor) attend(c *container) {
+// oomKills is how many OOM kills are recorded.
+func (s *Supervisor) attend(c *container, oomKills uint64) {
 	present, gone := context.WithCancel(s.life)
 	s.own.Go(func() { defer gone(); s.watch(c) })
-	s.own.Go(func() { s.watchOOM(present, c) })
+	s.own.Go(func() { s.watchOOM(present, c, oomKills) })
 }
 
 // watch records the exits of one container until its shim is dead. It is the
@@ -48,10 +49,10 @@ func (s *Supervisor) watch(c *container) {
 // watchOOM records that the kernel runs out of a container's memory, for as
 // long as the container has a cgroup and ctx lasts. One container's cgroup is
 // looked for at a time: after a restart there are hundreds, and requests.
-func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
+func (s *Supervisor) watchOOM(ctx context.Context, c *container, known uint64) {
 	id := c.handle.ID()
 	s.oomTurn.Lock() // for no longer than some files take to read
-	ooms, err := c.handle.OOMs(ctx)
+	ooms, err := c.handle.OOMs(ctx, known)
 	s.oomTurn.Unlock()
 	if err != nil {
 		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already
@@ -59,8 +60,8 @@ func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
 		}
 		return
 	}
-	for range ooms {
-		if s.record(&api.Event{Type: eventOOM, Id: id}, func(*table) {}) != nil {
+	for kills := range ooms {
+		if s.record(&api.Event{Type: eventOOM, Id: id, OomKills: kills}, func(*table) {}) != nil {
 			return
 		}
 	}

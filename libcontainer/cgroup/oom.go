@@ -29,25 +29,31 @@ func (c *Cgroup) OOMKills() (uint64, error) {
 	return parseFlat(text)["oom_kill"], nil
 }
 
-// OOMs yields whenever the kernel runs out of the cgroup's memory, on the
-// goroutine that ranges over it and once. It ends when ctx does or the cgroup is
+// OOMs yields the number of kills whenever it is above known, or above what it
+// has yielded before, on the goroutine that ranges over it and once. v1 tells
+// that memory has run out before it kills, and also where killing is disabled:
+// what is yielded then is one more. OOMs ends when ctx does or the cgroup is
 // removed; on v2 already when its last process is gone, because removal itself
 // raises no event there.
-func (c *Cgroup) OOMs(ctx context.Context) (iter.Seq[struct{}], error) {
+func (c *Cgroup) OOMs(ctx context.Context, known uint64) (iter.Seq[uint64], error) {
 	if c.unified() {
-		return watchV2(ctx, c.location.V2)
+		return c.watchV2(ctx, known)
 	}
 	dir := c.dirOf("memory")
 	if dir == "" {
 		return nil, errdefs.FailedPrecondition.Errorf("cannot watch for OOM: the memory controller is not available")
 	}
-	return watchV1(ctx, dir)
+	return c.watchV1(ctx, dir, known)
 }
 
-// WatchOOM is OOMs as a channel. Notices that nobody takes become one. The
-// channel closes at the end.
+// WatchOOM is OOMs from now on as a channel. Notices that nobody takes become
+// one. The channel closes at the end.
 func (c *Cgroup) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
-	ooms, err := c.OOMs(ctx)
+	known, err := c.OOMKills()
+	if err != nil {
+		return nil, err
+	}
+	ooms, err := c.OOMs(ctx, known)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +72,7 @@ func (c *Cgroup) WatchOOM(ctx context.Context) (<-chan struct{}, error) {
 
 // watchV1 registers an eventfd with cgroup.event_control, kernel doc
 // cgroup-v1/memory.rst section 9. The kernel signals it on OOM and on removal.
-func watchV1(ctx context.Context, dir string) (iter.Seq[struct{}], error) {
+func (c *Cgroup) watchV1(ctx context.Context, dir string, known uint64) (iter.Seq[uint64], error) {
 	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("making an eventfd: %w", err)
@@ -82,9 +88,15 @@ func watchV1(ctx context.Context, dir string) (iter.Seq[struct{}], error) {
 		file.Close()
 		return nil, fmt.Errorf("watching %s/memory.oom_control: %w", dir, err)
 	}
-	return notices(ctx, file, func() (oom, done bool) {
-		removed := inode(dir) != first
-		return !removed, removed
+	return notices(ctx, file, known, func(known uint64, told bool) (kills uint64, done bool) {
+		if told && inode(dir) != first {
+			return known, true
+		}
+		kills, err := c.OOMKills()
+		if err == nil && told {
+			kills = max(kills, known+1)
+		}
+		return kills, err != nil
 	}), nil
 }
 
@@ -98,68 +110,67 @@ func inode(dir string) uint64 {
 	return st.Ino
 }
 
-// watchV2 has inotify tell when memory.events or cgroup.events changes, and
-// compares the count of kills.
-func watchV2(ctx context.Context, dir string) (iter.Seq[struct{}], error) {
-	path := filepath.Join(dir, "memory.events")
-	text, err := read(dir, "memory.events")
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	seen := parseFlat(text)["oom_kill"]
-	populated := false // has ever been
+// watchV2 has inotify tell when memory.events or cgroup.events changes.
+func (c *Cgroup) watchV2(ctx context.Context, known uint64) (iter.Seq[uint64], error) {
+	dir := c.location.V2
 	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("making an inotify: %w", err)
 	}
 	file := os.NewFile(uintptr(watch), "oom inotify")
-	for _, name := range []string{path, filepath.Join(dir, "cgroup.events")} {
-		if _, err := unix.InotifyAddWatch(watch, name, unix.IN_MODIFY); err != nil {
+	for _, name := range []string{"memory.events", "cgroup.events"} {
+		path := filepath.Join(dir, name)
+		if _, err := unix.InotifyAddWatch(watch, path, unix.IN_MODIFY); err != nil {
 			file.Close()
-			return nil, fmt.Errorf("watching %s: %w", name, err)
+			return nil, fmt.Errorf("watching %s: %w", path, err)
 		}
 	}
-	if text, err = read(dir, "cgroup.events"); err == nil {
-		populated = parseFlat(text)["populated"] == 1
-	}
-	return notices(ctx, file, func() (oom, done bool) {
+	populated := false // has ever been
+	return notices(ctx, file, known, func(known uint64, _ bool) (kills uint64, done bool) {
 		text, err := read(dir, "memory.events")
 		if err != nil {
-			return false, true
+			return known, true
 		}
-		now := parseFlat(text)["oom_kill"]
-		oom = now > seen
-		seen = now
-		text, err = read(dir, "cgroup.events")
-		if err != nil {
-			return oom, true
+		kills = parseFlat(text)["oom_kill"]
+		if text, err = read(dir, "cgroup.events"); err != nil {
+			return kills, true
 		}
-		left := populated && parseFlat(text)["populated"] == 0
-		populated = populated || parseFlat(text)["populated"] == 1
-		return oom, left
+		present := parseFlat(text)["populated"] == 1
+		left := populated && !present
+		populated = populated || present
+		return kills, left
 	}), nil
 }
 
 // notices owns file: it reads it until ctx ends, which closes the file, and
-// judges what each event means.
-func notices(ctx context.Context, file *os.File, judge func() (oom, done bool)) iter.Seq[struct{}] {
+// looks once before, untold, and after each event.
+func notices(ctx context.Context, file *os.File, known uint64, look func(known uint64, told bool) (kills uint64, done bool)) iter.Seq[uint64] {
 	stop := context.AfterFunc(ctx, func() { file.Close() })
-	return func(yield func(struct{}) bool) {
+	return func(yield func(uint64) bool) {
 		defer file.Close()
 		defer stop()
 		var buffer [512]byte // some dozens of inotify events without a name
-		for {
-			_, err := file.Read(buffer[:])
-			if errors.Is(err, unix.EINTR) {
-				continue
+		for told := false; ; told = true {
+			kills, done := look(known, told)
+			if kills > known {
+				known = kills
+				if !yield(known) {
+					return
+				}
 			}
-			if err != nil {
+			if done || !await(file, buffer[:]) {
 				return
 			}
-			oom, done := judge()
-			if oom && !yield(struct{}{}) || done {
-				return
-			}
+		}
+	}
+}
+
+// await returns false once file is closed.
+func await(file *os.File, buffer []byte) bool {
+	for {
+		_, err := file.Read(buffer)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil
 		}
 	}
 }

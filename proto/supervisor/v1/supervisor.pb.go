@@ -2438,15 +2438,18 @@ type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// created, start-container, pause, resume, update, oom, start-process, exit, delete,
 	// or snapshot: state holds all containers as of seq.
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Status        uint32                 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"` // exit: as Exit.status
-	Pid           string                 `protobuf:"bytes,4,opt,name=pid,proto3" json:"pid,omitempty"`        // start-process, exit: the process's name, "init" for the first
-	Timestamp     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
-	Seq           uint64                 `protobuf:"varint,100,opt,name=seq,proto3" json:"seq,omitempty"`
-	Exit          *Exit                  `protobuf:"bytes,101,opt,name=exit,proto3" json:"exit,omitempty"`                             // exit
-	SystemPid     uint32                 `protobuf:"varint,102,opt,name=system_pid,json=systemPid,proto3" json:"system_pid,omitempty"` // start-container, start-process
-	State         *StateResponse         `protobuf:"bytes,103,opt,name=state,proto3" json:"state,omitempty"`                           // snapshot
+	Type      string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Id        string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Status    uint32                 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"` // exit: as Exit.status
+	Pid       string                 `protobuf:"bytes,4,opt,name=pid,proto3" json:"pid,omitempty"`        // start-process, exit: the process's name, "init" for the first
+	Timestamp *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
+	Seq       uint64                 `protobuf:"varint,100,opt,name=seq,proto3" json:"seq,omitempty"`
+	Exit      *Exit                  `protobuf:"bytes,101,opt,name=exit,proto3" json:"exit,omitempty"`                             // exit
+	SystemPid uint32                 `protobuf:"varint,102,opt,name=system_pid,json=systemPid,proto3" json:"system_pid,omitempty"` // start-container, start-process
+	State     *StateResponse         `protobuf:"bytes,103,opt,name=state,proto3" json:"state,omitempty"`                           // snapshot
+	// oom: how many processes the kernel has killed in the container so far. It
+	// tells an OOM that came while there was no supervisor.
+	OomKills      uint64 `protobuf:"varint,104,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2542,6 +2545,13 @@ func (x *Event) GetState() *StateResponse {
 		return x.State
 	}
 	return nil
+}
+
+func (x *Event) GetOomKills() uint64 {
+	if x != nil {
+		return x.OomKills
+	}
+	return 0
 }
 
 type NetworkStats struct {
@@ -4113,7 +4123,7 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"storedOnly\x12\x0e\n" +
 	"\x02id\x18\x04 \x01(\tR\x02id\x12\x1b\n" +
 	"\tafter_seq\x18d \x01(\x04R\bafterSeq\x12\x16\n" +
-	"\x06resume\x18e \x01(\bR\x06resume\"\xad\x02\n" +
+	"\x06resume\x18e \x01(\bR\x06resume\"\xca\x02\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -4124,7 +4134,8 @@ const file_proto_supervisor_v1_supervisor_proto_rawDesc = "" +
 	"\x04exit\x18e \x01(\v2\x1b.engined.supervisor.v1.ExitR\x04exit\x12\x1d\n" +
 	"\n" +
 	"system_pid\x18f \x01(\rR\tsystemPid\x12:\n" +
-	"\x05state\x18g \x01(\v2$.engined.supervisor.v1.StateResponseR\x05state\"\x8e\x02\n" +
+	"\x05state\x18g \x01(\v2$.engined.supervisor.v1.StateResponseR\x05state\x12\x1b\n" +
+	"\toom_kills\x18h \x01(\x04R\boomKills\"\x8e\x02\n" +
 	"\fNetworkStats\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\brx_bytes\x18\x02 \x01(\x04R\arxBytes\x12\x1d\n" +
