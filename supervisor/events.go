@@ -10,11 +10,17 @@ import (
 	api "github.com/engined/engined/proto/supervisor/v1"
 )
 
+// maxReaders bounds the calls of Events under way, each of which takes some tens
+// of kilobytes whether or not its client reads.
+const maxReaders = 1000
+
 // Events streams the journal to one client. The stream's cursor is all that a
 // slow client holds; once the journal has left it behind it gets a snapshot.
 func (s *Supervisor) Events(request *api.EventsRequest, stream grpc.ServerStreamingServer[api.Event]) error {
-	s.metrics.readers.Add(1)
 	defer s.metrics.readers.Add(-1)
+	if s.metrics.readers.Add(1) > maxReaders {
+		return errdefs.ResourceExhausted.Errorf("events: %d calls are under way, expected no more", maxReaders)
+	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/engined/engined/proto/errdefs"
 	api "github.com/engined/engined/proto/supervisor/v1"
 )
 
@@ -49,6 +50,44 @@ func TestReadersThatNeverRead(t *testing.T) {
 	// events would be 240 MiB.
 	if grown := heap() - before; grown > 20<<20 {
 		t.Errorf("%d KiB are kept", grown>>10)
+	}
+}
+
+// TestTooManyReaders: one more than fit is refused, and welcome once another has
+// gone.
+func TestTooManyReaders(t *testing.T) {
+	s, client, _ := serve(t, JournalLimits{})
+	subscribe := func(ctx context.Context) error {
+		stream, err := client.Events(ctx, &api.EventsRequest{})
+		if err != nil {
+			return err
+		}
+		if header, err := stream.Header(); header != nil {
+			return err
+		}
+		_, err = stream.Recv() // it ended before its header
+		return err
+	}
+	first, leave := context.WithCancel(t.Context())
+	defer leave()
+	for i := range maxReaders {
+		ctx := t.Context()
+		if i == 0 {
+			ctx = first
+		}
+		if err := subscribe(ctx); err != nil {
+			t.Fatalf("reader %d: %v", i, err)
+		}
+	}
+	if err := subscribe(t.Context()); errdefs.KindOf(err) != errdefs.ResourceExhausted {
+		t.Errorf("one too many: %v", err)
+	}
+	leave()
+	for late := time.Now().Add(time.Minute); s.metrics.readers.Load() >= maxReaders && time.Now().Before(late); {
+		goruntime.Gosched() // its stream ends in its own time
+	}
+	if err := subscribe(t.Context()); err != nil {
+		t.Errorf("after one has gone: %v", err)
 	}
 }
 
