@@ -36,8 +36,8 @@ func (l *layout) get() (cgroup.Layout, error) {
 // cgroup returns the container's cgroup by way of its init. It is NotFound if
 // init does not run.
 func (c *Container) cgroup() (*cgroup.Cgroup, error) {
-	var started Started
-	if err := shim.ReadFile(c.processFile(Init, shim.StartedFile), &started); err != nil {
+	started, err := c.initStarted()
+	if err != nil {
 		return nil, errdefs.NotFound.Errorf("container %s has not started: %w", c.record.ID, err)
 	}
 	layout, err := c.host.cgroups.get()
@@ -53,6 +53,20 @@ func (c *Container) cgroup() (*cgroup.Cgroup, error) {
 		return nil, fmt.Errorf("finding the cgroup of container %s: %w", c.record.ID, err)
 	}
 	return group, nil
+}
+
+// initStarted is what started.json says of init. It is read once: only the time
+// changes, when a container that was created is started.
+func (c *Container) initStarted() (*Started, error) {
+	if known := c.init.Load(); known != nil {
+		return known, nil
+	}
+	var started Started
+	if err := shim.ReadFile(c.processFile(Init, shim.StartedFile), &started); err != nil {
+		return nil, err
+	}
+	c.init.Store(&started)
+	return &started, nil
 }
 
 // notOurs refuses a cgroup that this process is in, too: a container without

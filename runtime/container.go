@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/engined/engined/proto/errdefs"
@@ -18,6 +19,7 @@ type Container struct {
 	host   *Host
 	dir    string
 	record shim.Container
+	init   atomic.Pointer[Started] // pid and start of init; nil: not read yet
 
 	mu     sync.Mutex   // guards what follows
 	shim   *shimProcess // nil: there is none

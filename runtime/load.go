@@ -67,6 +67,7 @@ func (h *Host) Load(ctx context.Context, id string) (*Container, []Process, erro
 	if err != nil {
 		return nil, nil, err
 	}
+	c.init.Store(processes[0].Started)
 	if err := c.findShim(); err != nil {
 		return nil, nil, err
 	}

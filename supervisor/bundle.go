@@ -3,20 +3,26 @@ package supervisor
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/engined/engined/libcontainer/plainjson"
 	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/shim"
 )
+
+// configs are buffers for a config.json, which is rarely longer.
+var configs = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
 // bundleProcess reads the process of a bundle's config.json, which is a tenth of
 // that file and mostly its first: the rest is the runtime's to read.
 func bundleProcess(bundle string) (*specs.Process, error) {
 	path := filepath.Join(bundle, "config.json")
-	data, err := os.ReadFile(path)
+	buffer := configs.Get().(*[16 << 10]byte)
+	defer configs.Put(buffer)
+	data, err := shim.Read(path, buffer[:])
 	var process *specs.Process
 	if err == nil {
 		process, err = processOf(data)

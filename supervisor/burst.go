@@ -57,3 +57,17 @@ func (b *burst) end(calm time.Duration) {
 	runtime.GOMAXPROCS(b.processors)
 	debug.SetGCPercent(b.percent)
 }
+
+// Collect sets the percentage by which the heap grows between two collections
+// outside a burst, as debug.SetGCPercent.
+func (s *Supervisor) Collect(percent int) { s.burst.collect(percent) }
+
+func (b *burst) collect(percent int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.crowded.Load() {
+		b.percent = percent // for its end
+		percent = max(percent, burstPercent)
+	}
+	debug.SetGCPercent(percent)
+}

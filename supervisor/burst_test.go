@@ -52,3 +52,20 @@ func TestABurstLeavesALazierCollectorAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestCollectDuringABurstIsForItsEnd(t *testing.T) {
+	_, percent := settings()
+	defer debug.SetGCPercent(percent)
+	debug.SetGCPercent(400) // as at the start
+	var crowded atomic.Bool
+	b := burst{crowded: &crowded}
+	b.begin(1)
+	b.collect(50)
+	if _, gc := settings(); gc != burstPercent {
+		t.Errorf("in a burst %d, expected %d", gc, burstPercent)
+	}
+	b.end(0)
+	if _, gc := settings(); gc != 50 {
+		t.Errorf("after a burst %d, expected 50", gc)
+	}
+}

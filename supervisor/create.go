@@ -70,7 +70,7 @@ func (s *Supervisor) admit(handle *runtime.Container, init *process, createOnly 
 	if err := s.recordAll(steps...); err != nil {
 		return nil, err
 	}
-	s.attend(c, 0)
+	s.attend(c)
 	return message, nil
 }
 

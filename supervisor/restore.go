@@ -15,8 +15,8 @@ import (
 	"github.com/engined/engined/runtime"
 )
 
-// restoreAtOnce bounds how many directories are read at the same time.
-const restoreAtOnce = 16
+// restoreAtOnce is how many directories are read at the same time.
+const restoreAtOnce = 4
 
 // restore makes the table out of the container directories. What happened while
 // there was no supervisor is recorded: each start and exit once, whether or not
@@ -28,23 +28,36 @@ func (s *Supervisor) restore() error {
 		return err
 	}
 	var all sync.WaitGroup
-	slots := make(chan struct{}, restoreAtOnce)
-	for _, id := range ids {
-		slots <- struct{}{}
+	next := make(chan string)
+	for range restoreAtOnce { // and not one for each, whose stack would grow each time
 		all.Go(func() {
-			defer func() { <-slots }()
-			s.restoreOne(id, known.of(id))
+			for id := range next {
+				s.restoreOne(id, known.of(id))
+			}
 		})
 	}
+	for _, id := range ids {
+		next <- id
+	}
+	close(next)
 	all.Wait()
 	s.recordVanished(known, ids)
 	return nil
 }
 
+// restored is every container of the table that restore has filled.
+func (s *Supervisor) restored() (all []*container) {
+	_ = s.ask(func(t *table) error {
+		all = slices.Collect(maps.Values(t.containers))
+		return nil
+	})
+	return all
+}
+
 // restoreOne takes in one directory, whatever it holds.
 func (s *Supervisor) restoreOne(id string, known recorded) {
 	logger := s.logger.With("container", id)
-	if !idPattern.MatchString(id) {
+	if !isID(id) {
 		logger.Warn("a directory in the state directory is no container's and is skipped")
 		return
 	}
@@ -92,7 +105,7 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	// Of what CreateContainer only created: the last supervisor may have died between
 	// start and record.
 	unsure := found[0].Request.CreateOnly && known.processes[runtime.Init]&recordedStart == 0
-	c := &container{handle: handle, status: statusCreated}
+	c := &container{handle: handle, status: statusCreated, oomKills: known.oomKills}
 	if !unsure {
 		c.status = s.restoredStatus(handle, found[0])
 	}
@@ -114,7 +127,6 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	if unsure { // asked later: a runtime that hangs holds up nobody else
 		s.queues.put(id, exclusive, func() { s.settleCreated(c, found, known) })
 	}
-	s.attend(c, known.oomKills)
 }
 
 // settleCreated asks the runtime whether a restored container has been started, and

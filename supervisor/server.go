@@ -91,6 +91,7 @@ func (s *Supervisor) Serve(ctx context.Context, listeners []net.Listener, grace 
 	if err := s.restore(); err != nil {
 		return err
 	}
+	restored := s.restored()
 	server := grpc.NewServer(
 		grpc.Creds(peerCredentials{}),
 		grpc.MaxRecvMsgSize(maxRequest),
@@ -110,6 +111,9 @@ func (s *Supervisor) Serve(ctx context.Context, listeners []net.Listener, grace 
 	}
 	s.own.Go(s.rest)
 	ready()
+	for _, c := range restored { // afterwards: what clients wait for comes first
+		s.attend(c)
+	}
 	select {
 	case <-ctx.Done():
 		s.shutdown(server, grace)

@@ -32,6 +32,7 @@ type container struct {
 	handle    *runtime.Container
 	status    string
 	processes []*process     // init first
+	oomKills  uint64         // recorded before this supervisor began
 	message   *api.Container // nil: to be made anew
 	encoded   *encoded       // of a message; nil until asked for
 }

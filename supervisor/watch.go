@@ -17,11 +17,10 @@ const lostStatus = 137
 // attend begins to watch a container that is in the table, until its shim is
 // dead. The end of its cgroup, which ends the watch for OOM too, is not always
 // told by the kernel: once in several thousand removals the eventfd stays silent.
-// oomKills is how many OOM kills are recorded.
-func (s *Supervisor) attend(c *container, oomKills uint64) {
+func (s *Supervisor) attend(c *container) {
 	present, gone := context.WithCancel(s.life)
 	s.own.Go(func() { defer gone(); s.watch(c) })
-	s.own.Go(func() { s.watchOOM(present, c, oomKills) })
+	s.own.Go(func() { s.watchOOM(present, c) })
 }
 
 // watch records the exits of one container until its shim is dead. It is the
@@ -49,10 +48,10 @@ func (s *Supervisor) watch(c *container) {
 // watchOOM records that the kernel runs out of a container's memory, for as
 // long as the container has a cgroup and ctx lasts. One container's cgroup is
 // looked for at a time: after a restart there are hundreds, and requests.
-func (s *Supervisor) watchOOM(ctx context.Context, c *container, known uint64) {
+func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
 	id := c.handle.ID()
 	s.oomTurn.Lock() // for no longer than some files take to read
-	ooms, err := c.handle.OOMs(ctx, known)
+	ooms, err := c.handle.OOMs(ctx, c.oomKills)
 	s.oomTurn.Unlock()
 	if err != nil {
 		if errdefs.KindOf(err) != errdefs.NotFound { // NotFound: it has ended already

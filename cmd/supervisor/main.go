@@ -58,8 +58,13 @@ func init() { goruntime.MemProfileRate = 0 }
 
 // collectEarly is the percentage by which the heap grows between two collections,
 // from 2 MiB instead of 4: of what a burst of work has needed less stays, since
-// the objects that live on are spread over fewer pages.
-const collectEarly = 50
+// the objects that live on are spread over fewer pages. It may grow more at the
+// start, until all is read and the first clients have their answers.
+const (
+	collectEarly   = 50
+	collectAtStart = 200
+	startTakes     = time.Second // from serving
+)
 
 func main() {
 	o, err := parse(os.Args[1:])
@@ -123,6 +128,10 @@ func run(o options, logger *slog.Logger) error {
 		return err
 	}
 	watchSignals()
+	collect := os.Getenv("GOGC") == ""
+	if collect {
+		debug.SetGCPercent(collectAtStart)
+	}
 	supervisor.TakePrecedence(logger)
 	s, err := supervisor.Open(config)
 	if err != nil {
@@ -147,8 +156,8 @@ func run(o options, logger *slog.Logger) error {
 		listeners = append(listeners, listener)
 	}
 	err = s.Serve(ctx, listeners, stopGrace, func() {
-		if os.Getenv("GOGC") == "" {
-			debug.SetGCPercent(collectEarly) // not while it reads what there is
+		if collect {
+			time.AfterFunc(startTakes, func() { s.Collect(collectEarly) })
 		}
 		logger.Info("serving", "listen", o.listen.String(), "state", config.Host.StateDir, "pid", os.Getpid())
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {

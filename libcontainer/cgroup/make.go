@@ -282,11 +282,11 @@ func Of(pid int) (*Cgroup, error) {
 
 // Of is the same for who asks often.
 func (l Layout) Of(pid int) (*Cgroup, error) {
-	file, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	file, err := read("/proc/"+strconv.Itoa(pid), "cgroup")
 	if err != nil {
 		return nil, err
 	}
-	paths := parseOwn(string(file))
+	paths := parseOwn(file)
 	c := &Cgroup{}
 	for _, h := range l.hierarchies {
 		if path, ok := paths[h.Name]; ok {

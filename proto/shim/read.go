@@ -17,7 +17,7 @@ import (
 // ReadFile reads one of a container's JSON files into v. A file that is not
 // there is fs.ErrNotExist, one that is not whole JSON has kind DataLoss.
 func ReadFile(path string, v any) error {
-	data, err := os.ReadFile(path)
+	data, err := Read(path, make([]byte, 2<<10))
 	if err != nil {
 		return err
 	}
@@ -68,8 +68,19 @@ func StartTime(pid int) (uint64, error) {
 	return start, nil
 }
 
-// readSmall reads a file of the kernel's with one read(2), without the buffers
-// and the poller that package os would bring into the shim.
+// Read returns what is in a file: in buffer, if that is longer. A restart reads
+// hundreds of them, and package os makes eleven system calls for each, of which
+// eight find out that a file cannot be waited for.
+func Read(path string, buffer []byte) ([]byte, error) {
+	data, err := readSmall(path, buffer)
+	if err == nil && len(data) == len(buffer) {
+		return os.ReadFile(path)
+	}
+	return data, err
+}
+
+// readSmall reads a file with one read(2), without the buffers and the poller that
+// package os would bring into the shim.
 func readSmall(path string, buffer []byte) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
