@@ -20,7 +20,7 @@ TAGS := netgo osusergo
 LEAN_GC = $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT 2>/dev/null)
 OCIRUN_TAGS := $(TAGS) seccomp
 # --wrap: nsenter/oneproc.c
-OCIRUN_LINK := -linkmode external -extldflags "-static -Wl,--wrap=main"
+OCIRUN_LINK := -linkmode external -extldflags "-static -Wl,--wrap=main,--wrap=mmap"
 # Without gRPC's traces for browsers the linker can leave out what nobody calls.
 SUPERVISOR_TAGS := $(TAGS) grpcnotrace
 

@@ -2,7 +2,6 @@ package libcontainer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -113,49 +111,46 @@ func (l *launch) cloneEarly() error {
 	return nil
 }
 
-// clone starts the clone in the background; l.born waits for it.
+// clone starts the stage, or l.unborn says why not.
 func (l *launch) clone(b birth) {
-	born := make(chan error, 1)
-	go func() {
-		var err error
-		l.child, err = spawn(b)
-		if err != nil && b.elsewhere != nil {
-			if other, ok := b.elsewhere(err); ok {
-				b.cgroup = other
-				l.child, err = spawn(b)
-			}
+	l.cloned = true
+	l.child, l.unborn = spawn(b)
+	if l.unborn != nil && b.elsewhere != nil {
+		if other, ok := b.elsewhere(l.unborn); ok {
+			b.cgroup = other
+			l.child, l.unborn = spawn(b)
 		}
-		failpoint.At("launch-cloned")
-		born <- err
-	}()
-	l.born = sync.OnceValue(func() error { return <-born })
+	}
+	failpoint.At("launch-cloned")
 	l.undo.Add("kill the container's process", func(context.Context) error { return l.killChild() })
 }
 
 // killChild ends the process if there is one.
 func (l *launch) killChild() error {
-	if l.born == nil || l.born() != nil {
-		return nil //nolint:nilerr // never born
+	if !l.cloned || l.unborn != nil {
+		return nil
 	}
 	return l.child.kill()
 }
 
-// cloneAndCompile overlaps the clone with our own work on cgroup and plan.
+// cloneAndCompile does our own work on cgroup and plan while the stage begins.
 func (l *launch) cloneAndCompile() error {
-	if l.born != nil && !l.early.agrees(l.spec) {
+	if l.cloned && !l.early.agrees(l.spec) {
 		return errdefs.Internal.Errorf("config.json: expected each key of process, linux and mounts once and in its own case")
 	}
-	if l.born == nil {
+	if !l.cloned {
 		if err := l.cloneLate(); err != nil {
 			return err
 		}
 	}
-	failed := l.work()
-	if err := l.born(); err != nil {
-		return errors.Join(err, failed)
+	if l.unborn != nil {
+		return l.unborn
+	}
+	if err := l.work(); err != nil {
+		return err
 	}
 	failpoint.At("launch-compiled")
-	return failed
+	return nil
 }
 
 // cloneLate starts the clone with all that the decoded spec says.

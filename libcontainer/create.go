@@ -98,19 +98,20 @@ type launch struct {
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
 	child     *stage
-	born      func() error // waits for the clone under way; nil if there is none
-	early     early        // what the clone under way was made for
-	fd        descriptors  // numbers in the child
-	files     []int        // what the child inherits, by number
-	joinFDs   []int        // the cgroup's files among them, in a user namespace
-	trees     map[int]int  // the sources of binds among them, by the mount's index
-	owned     []int        // ours, closed once the child has them
-	console   int          // attached terminal: our end of the console socket, else -1
+	cloned    bool        // there is a child, or
+	unborn    error       // why there is none
+	early     early       // what an early clone was made for
+	fd        descriptors // numbers in the child
+	files     []int       // what the child inherits, by number
+	joinFDs   []int       // the cgroup's files among them, in a user namespace
+	trees     map[int]int // the sources of binds among them, by the mount's index
+	owned     []int       // ours, closed once the child has them
+	console   int         // attached terminal: our end of the console socket, else -1
 	undo      errdefs.Undo
 }
 
 // newLaunch reserves the id and reads the bundle. If it can tell early enough
-// what is to be cloned, the clone is under way when it returns.
+// what is to be cloned, the child has begun when it returns.
 func newLaunch(opts CreateOptions, mode mode) (*launch, error) {
 	l := &launch{opts: opts, mode: mode, console: -1, user: theCaller()}
 	if err := l.prepare(); err != nil {
@@ -227,7 +228,7 @@ func (l *launch) died() error {
 	return errdefs.Internal.Errorf("the container's process ended before it was ready: status %d", exitCode(l.child.status))
 }
 
-// work is what the parent does while the child is being cloned.
+// work is what the parent does while the child begins.
 func (l *launch) work() error {
 	if err := l.makeLate(); err != nil {
 		return err
@@ -282,9 +283,6 @@ func (l *launch) makeLate() (err error) {
 	}
 	if !l.opts.Cgroup.Systemd {
 		return l.makeCgroup(l.spec)
-	}
-	if err := l.born(); err != nil {
-		return err
 	}
 	l.cgroup, err = cgroup.MakeUnit(context.Background(), l.layout, l.spec, l.container.ID, l.opts.Cgroup, l.child.pid)
 	if err != nil {
@@ -362,9 +360,6 @@ func namespacesOf(spec *specs.Spec) uint64 {
 
 // close drops descriptors. The process lives on its own.
 func (l *launch) close() {
-	if l.born != nil {
-		l.born() //nolint:errcheck // it has been handled, or its error joined
-	}
 	for _, fd := range l.owned {
 		unix.Close(fd)
 	}

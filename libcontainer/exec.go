@@ -15,7 +15,7 @@ import (
 // ExecOptions say how a further process is started in a container.
 type ExecOptions struct {
 	// Process makes the process out of the container's spec, which is read
-	// while the clone is under way.
+	// while the stage begins.
 	Process       func(*specs.Spec) (*specs.Process, error)
 	Terminal      bool // what the process will say of its terminal
 	ConsoleSocket string
@@ -104,7 +104,7 @@ func (l *launch) spawnInside(init int, terminal bool) error {
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
 	l.cloneInside(init)
-	return nil
+	return l.unborn
 }
 
 // cloneInside starts the clone in the container's pid namespace and cgroup.
@@ -170,8 +170,8 @@ func (l *launch) followExec(f *facts) (err error) {
 	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), f); err != nil {
 		return err
 	}
-	if err := l.born(); err != nil {
-		return err
+	if l.unborn != nil {
+		return l.unborn
 	}
 	if err := l.child.begin(l.plan); err != nil {
 		return err

@@ -120,8 +120,7 @@ func spawn(b birth) (_ *stage, err error) {
 	return s, s.start(b, self, pair[1])
 }
 
-// start clones and executes. A joined pid namespace is the thread's setting
-// for its children, so the thread is spent afterwards.
+// start clones and executes.
 func (s *stage) start(b birth, self, socket int) error {
 	files := make([]uintptr, 0, len(b.files)+2)
 	for _, fd := range b.files {
@@ -150,16 +149,27 @@ func (s *stage) start(b birth, self, socket int) error {
 	if b.pidFD < 0 {
 		return fork()
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err := joinPid(b.pidFD); err != nil {
-			done <- fmt.Errorf("joining the pid namespace: %w", err)
-			return
-		}
-		done <- fork()
-	}()
-	return <-done
+	return insidePid(b.pidFD, fork)
+}
+
+// insidePid runs fork while this thread's children are born in a pid namespace.
+// That the thread is as before afterwards saves one of its own for that.
+func insidePid(namespace int, fork func() error) error {
+	own, err := unix.Open("/proc/thread-self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening our own pid namespace: %w", err)
+	}
+	defer unix.Close(own)
+	runtime.LockOSThread()
+	if err := joinPid(namespace); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("joining the pid namespace: %w", err)
+	}
+	err = fork()
+	if unix.Setns(own, unix.CLONE_NEWPID) == nil {
+		runtime.UnlockOSThread() // else the thread is spent, and ends with the goroutine
+	}
+	return err
 }
 
 // cloneInto has the process born in the cgroup's v2 directory.
