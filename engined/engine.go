@@ -98,13 +98,13 @@ func (e *engine) open(ctx context.Context) error {
 		{"directories", e.openRoots},
 		{"locks", e.openLocks},
 		{"listeners", e.openListeners},
-		{"supervisor", e.startSupervisor},
+		{"runtime", e.startSupervisor},
 		{"store", e.openStore},
 		{"layers", e.openLayers},
 		{"registry", e.openRegistry},
 		{"images", e.openImages},
 		{"networks", e.openNetworks},
-		{"tasks", e.awaitSupervisor},
+		{"supervisor", e.awaitSupervisor},
 		{"containers", e.openContainers},
 		{"system", e.openSystem},
 	} {
@@ -218,7 +218,7 @@ func (e *engine) openStore(ctx context.Context) (err error) {
 }
 
 // startSupervisor begins to connect to the configured supervisor or to our own,
-// which takes as long as all that follows until awaitSupervisor.
+// which takes as long as all that is opened until awaitSupervisor.
 func (e *engine) startSupervisor(ctx context.Context) (err error) {
 	if e.runtime = e.config.Runtime; e.runtime == "" {
 		if e.runtime, err = findBinary("ocirun"); err != nil {

@@ -1,7 +1,7 @@
 // The page that Go's heap begins in. A run touches some 170 of its 4 KiB pages,
 // each of which is a page fault: 0.5 µs on most machines, but 10 to 20 where a
 // hypervisor shadows page tables, and then two milliseconds of a run's twenty.
-// There the first areas that Go maps for its heap ask for a huge page, which is
+// There the first area that Go maps for its heap asks for a huge page, which is
 // one fault and 2 MiB to clear. It is a wish: without such a page, or where
 // /sys/kernel/mm/transparent_hugepage/enabled says never, all is as it was.
 //
