@@ -21,13 +21,14 @@
 //     table takes events in the order of their numbers: a State with number n
 //     and the events after n together say everything, once.
 //   - A start and an exit are recorded once, across any number of restarts
-//     (facts in segment.go), and no exit is recorded before its start.
+//     (facts in segment.go), and no exit is recorded before its start. So are
+//     kills for lack of memory, as often as the kernel's count is seen to grow.
 //   - Work once begun goes on to its end, also when its client is gone. What a
 //     killed supervisor leaves half done, the next one completes or undoes
 //     (restore.go): a container whose creation was not finished is removed.
 //   - A container outlives the supervisor; a shim's death ends its container,
 //     with status 137 and a reason.
 //
-// Absent on purpose: HTTP but for --metrics-address (diagnose.go), images, networks; how shims are made (package
-// runtime); polling of any kind.
+// Absent on purpose: HTTP but for --metrics-address (diagnose.go), images,
+// networks; how shims are made (package runtime); polling of any kind.
 package supervisor
