@@ -29,7 +29,7 @@ func (s *Service) exited(c *container, exit task.Exit) {
 	}
 	r := c.record.Load()
 	s.execs.containerExited(c.id)
-	if exit.OOMKilled {
+	if told := c.oom.Swap(false); exit.OOMKilled && !told { // the exit was first
 		s.tell(r, apievents.ActionOOM, nil)
 	}
 	s.tell(r, apievents.ActionDie, map[string]string{

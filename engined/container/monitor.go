@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	apievents "github.com/moby/moby/api/types/events"
+
 	"github.com/engined/engined/engined/task"
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -54,6 +56,8 @@ func (s *Service) handle(ctx context.Context, event task.Event) {
 		} else {
 			s.execEnded(ctx, c.id, event.Process, *event.Exit)
 		}
+	case task.EventOOM:
+		s.oomed(c)
 	case task.EventPause, task.EventResume:
 		s.following.Go(func() { s.agree(ctx, c) })
 	}
@@ -88,6 +92,15 @@ func (s *Service) noteStatus(ctx context.Context, c *container, status string) e
 		return s.noteThawed(ctx, c)
 	}
 	return nil
+}
+
+// oomed tells of a kill for lack of memory when it happens, be it of the first
+// process or of another. What comes after the run has ended is told already.
+func (s *Service) oomed(c *container) {
+	if r := c.record.Load(); r.up() {
+		c.oom.Store(true)
+		s.tell(r, apievents.ActionOOM, nil)
+	}
 }
 
 // execEnded notes the end of a command; the shim then need not remember it.

@@ -112,6 +112,7 @@ type container struct {
 	id     string
 	record atomic.Pointer[Record]
 	turn   turn
+	oom    atomic.Bool // told of the present run
 
 	// writing serialises changes of the record. It is held over the database,
 	// never over another process.

@@ -172,6 +172,37 @@ func TestAnExitIsToldOnce(t *testing.T) {
 	}
 }
 
+// TestAnOOMIsToldWhenItHappens: and once of the first process's end, whichever
+// of the two events is first.
+func TestAnOOMIsToldWhenItHappens(t *testing.T) {
+	w := newWorld(t).run()
+	killed := func(id string) {
+		w.tasks.emit(task.Event{Type: task.EventExit, ID: id, Process: initProcess, Exit: &task.Exit{Status: 137, OOMKilled: true, Time: time.Now()}})
+	}
+	oom := func(id string) { w.tasks.emit(task.Event{Type: task.EventOOM, ID: id}) }
+	for name, test := range map[string]struct {
+		happen func(id string)
+		want   string
+	}{
+		"child":       {func(id string) { oom(id); oom(id); w.tasks.exit(id, 0) }, "[create start oom oom die]"},
+		"oom-first":   {func(id string) { oom(id); killed(id) }, "[create start oom die]"},
+		"exit-first":  {func(id string) { killed(id); oom(id) }, "[create start oom die]"},
+		"never-heard": {killed, "[create start oom die]"},
+	} {
+		id := w.started(name)
+		ended := w.waitFor(id, apicontainer.WaitConditionNextExit)
+		test.happen(id)
+		w.receive(ended)
+		last := w.started(name + "-last") // its exit is handled after all that
+		ended = w.waitFor(last, apicontainer.WaitConditionNextExit)
+		w.tasks.exit(last, 0)
+		w.receive(ended)
+		if got := fmt.Sprint(w.told(id)); got != test.want {
+			t.Errorf("%s: events %s, want %s", name, got, test.want)
+		}
+	}
+}
+
 func TestStopAsksThenKills(t *testing.T) {
 	w := newWorld(t).run()
 	id := w.started("web")
