@@ -128,7 +128,7 @@ func (l *launch) clone(b birth) {
 // killChild ends the process if there is one.
 func (l *launch) killChild() error {
 	if !l.cloned || l.unborn != nil {
-		return nil
+		return nil //nolint:nilerr // never born
 	}
 	return l.child.kill()
 }

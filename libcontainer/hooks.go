@@ -272,7 +272,7 @@ func waitHook(ctx context.Context, child *stage, hook *specs.Hook, output int) e
 		return errdefs.DeadlineExceeded.Errorf("%s: timed out after %d s", hook.Path, *hook.Timeout)
 	case exitCode(child.status) != 0:
 		said := make([]byte, maxHookOutput)
-		n, _ := unix.Pread(output, said, 0) //nolint:errcheck // then there is none to show
+		n, _ := unix.Pread(output, said, 0) // else there is none to show
 		return fmt.Errorf("%s: exit status %d, output: %s", hook.Path, exitCode(child.status), bytes.TrimSpace(said[:max(n, 0)]))
 	}
 	return nil

@@ -147,7 +147,7 @@ func (s *spare) end(limit time.Duration) {
 	bounded, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if s.process.wait(bounded) != nil { // stopped, perhaps
-		s.process.kill()
-		s.process.wait(context.Background())
+		_ = s.process.kill() // it may have ended just now
+		_ = s.process.wait(context.Background())
 	}
 }

@@ -108,5 +108,5 @@ func retitle(args []string) {
 	os.Args = nil // strings in that memory
 	clear(line[copy(line, title):])
 	// Without it, which takes a privilege, zero bytes follow the last argument.
-	unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_ARG_END, uintptr(unsafe.Pointer(&line[0]))+uintptr(len(title)), 0, 0)
+	_ = unix.Prctl(unix.PR_SET_MM, unix.PR_SET_MM_ARG_END, uintptr(unsafe.Pointer(&line[0]))+uintptr(len(title)), 0, 0)
 }

@@ -75,5 +75,5 @@ func (db *DB) hasRoom(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("counting free pages: %w", err)
 	}
 	log, err := os.Stat(db.path + "-wal")
-	return err == nil && free >= enoughRoom && log.Size() >= roomPages*pageSize, nil //nolint:nilerr // no log, no room
+	return err == nil && free >= enoughRoom && log.Size() >= roomPages*pageSize, nil // no log, no room
 }

@@ -72,7 +72,7 @@ func (c *Cgroup) Signal(signal unix.Signal) error {
 		if !opened {
 			continue // forked since
 		}
-		if err := signalOne(handle, pid, signal); err != nil && err != unix.ESRCH {
+		if err := signalOne(handle, pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("unable to signal process %d: %w", pid, err)
 		}
 	}
