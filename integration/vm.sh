@@ -18,6 +18,11 @@
 #	VM_BEFORE  shell commands for the machine, before the tests
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case $PWD/ in /tmp/*)
+	echo "vm.sh: $PWD is not in the machine, whose /tmp is another: clone to somewhere else" >&2
+	exit 2
+	;;
+esac
 tool=${VM_TOOL:-../shared/tools/vm-run}
 [ $# -gt 0 ] || set -- integration/oci
 out=$(mktemp -d /var/tmp/engined-vm.XXXXXX) # /tmp is another there
