@@ -37,7 +37,7 @@ done
 go build -o "$out/test2json" cmd/test2json
 go build -o "$out/summary" ./integration/cmd/summary
 go build -tags 'netgo osusergo seccomp failpoints' \
-	-ldflags '-s -w -linkmode external -extldflags "-static -Wl,--wrap=main,--wrap=mmap"' -o "$out/bin/ocirun-failpoints" ./cmd/ocirun
+	-ldflags '-s -w -linkmode external -extldflags "-static -Wl,--wrap=main,--wrap=mmap,--wrap=pthread_create,-u,pthread_create"' -o "$out/bin/ocirun-failpoints" ./cmd/ocirun
 programs=${ENGINED_VALIDATION_PROGRAMS:-$out/programs}
 [ -d "$programs" ] || (
 	cd integration/oci/validation

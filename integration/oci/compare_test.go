@@ -31,7 +31,7 @@ hostname
 echo args "$0" "$@"
 env | sort
 grep -E '^(Umask|Groups|NoNewPrivs|Seccomp|Cap...):' /proc/self/status
-cat /proc/self/oom_score_adj
+cat /proc/self/oom_score_adj /proc/self/timerslack_ns
 sed 's/ *$//' /proc/self/limits
 ls /proc/self/fd | wc -l
 cut -d' ' -f2-4 /proc/mounts | sort

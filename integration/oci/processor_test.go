@@ -2,6 +2,8 @@ package oci
 
 import (
 	"bufio"
+	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +45,11 @@ func TestRunsOnOneProcessor(t *testing.T) {
 			if !lines.Scan() || !strings.Contains(lines.Text(), " "+name+" ") {
 				t.Errorf("the scheduler's first line: %q, want %s in it", lines.Text(), name)
 			}
+			if name == "gomaxprocs=1" {
+				if slacks := timerSlacks(t, cmd.Process.Pid); slacks[0] != ownTimerSlack(t) || slices.Index(slacks, watcherSlack) < 1 {
+					t.Errorf("timer slacks of the threads: %v, want our own for the first and %s for one", slacks, watcherSlack)
+				}
+			}
 			_ = input.Close()
 			for lines.Scan() { // until it ends
 			}
@@ -51,4 +58,30 @@ func TestRunsOnOneProcessor(t *testing.T) {
 			}
 		})
 	}
+}
+
+// watcherSlack is nsenter/watcher.c's.
+const watcherSlack = "1000000"
+
+// timerSlacks is proc(5)'s timerslack_ns of a process's threads, oldest first.
+func timerSlacks(t *testing.T, pid int) (slacks []string) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("threads of process %d: %v, %v", pid, threads, err)
+	}
+	slices.SortFunc(threads, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	for _, thread := range threads {
+		slack, err := os.ReadFile(filepath.Join("/proc", filepath.Base(thread), "timerslack_ns"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slacks = append(slacks, strings.TrimSpace(string(slack)))
+	}
+	return slacks
+}
+
+func ownTimerSlack(t *testing.T) string {
+	t.Helper()
+	return timerSlacks(t, os.Getpid())[0]
 }
