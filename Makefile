@@ -30,7 +30,7 @@ SUPERVISOR_TAGS := $(TAGS) grpcnotrace
 TOOL := go run ./integration/cmd
 UNIT = $$(go list ./... | grep -v /integration)
 
-.PHONY: help build race run stop test unit integration check lint vm bench power leakcheck clean generate packages packages-test
+.PHONY: help build failpoints race run stop test unit integration check lint vm bench power leakcheck clean generate packages packages-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,11 @@ build: ## the four binaries, into bin/
 	CGO_ENABLED=0 go build -trimpath -tags '$(SUPERVISOR_TAGS)' -ldflags '$(STAMP)' -o bin/supervisor ./cmd/supervisor
 	CGO_ENABLED=0 GOEXPERIMENT=$(LEAN_GC) go build -trimpath -tags '$(TAGS)' -ldflags '$(STAMP)' -o bin/shim ./cmd/shim
 	CGO_ENABLED=1 GOEXPERIMENT=$(LEAN_HEAP) go build -trimpath -tags '$(OCIRUN_TAGS)' -ldflags '$(STAMP) $(OCIRUN_LINK)' -o bin/ocirun ./cmd/ocirun
+
+# ocirun that dies where it is told to, which tests of killed runtimes need.
+OUT = bin/ocirun-failpoints
+failpoints:
+	CGO_ENABLED=1 go build -tags '$(OCIRUN_TAGS) failpoints' -ldflags '-s -w $(OCIRUN_LINK)' -o $(OUT) ./cmd/ocirun
 
 run: packages build ## start the stack under ./.run and run a first container
 	@$(TOOL)/stack up

@@ -36,8 +36,7 @@ for room; do
 done
 go build -o "$out/test2json" cmd/test2json
 go build -o "$out/summary" ./integration/cmd/summary
-go build -tags 'netgo osusergo seccomp failpoints' \
-	-ldflags '-s -w -linkmode external -extldflags "-static -Wl,--wrap=main,--wrap=mmap,--wrap=pthread_create,-u,pthread_create"' -o "$out/bin/ocirun-failpoints" ./cmd/ocirun
+make -s failpoints OUT="$out/bin/ocirun-failpoints"
 programs=${ENGINED_VALIDATION_PROGRAMS:-$out/programs}
 [ -d "$programs" ] || (
 	cd integration/oci/validation
