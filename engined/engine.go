@@ -122,6 +122,18 @@ func (e *engine) onStop(what string, run func(context.Context) error) {
 	e.stops = append(e.stops, stop{what, run})
 }
 
+// background runs what goes on until the engine stops, which waits for its end.
+func (e *engine) background(what string, run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	e.onStop(what, func(context.Context) error {
+		cancel()
+		running.Wait()
+		return nil
+	})
+}
+
 // stopAll stops what was opened, newest first.
 func (e *engine) stopAll() error {
 	var failed []error
@@ -345,17 +357,10 @@ func (e *engine) openContainers(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	running, cancel := context.WithCancel(context.Background())
-	var monitor sync.WaitGroup
-	monitor.Go(func() {
+	e.background("containers", func(running context.Context) {
 		if err := e.containers.Run(running); err != nil && running.Err() == nil {
 			e.failed <- fmt.Errorf("following the supervisor: %w", err)
 		}
-	})
-	e.onStop("containers", func(context.Context) error {
-		cancel()
-		monitor.Wait()
-		return nil
 	})
 	select {
 	case <-e.containers.Ready():
@@ -407,17 +412,10 @@ func (e *engine) run(ctx context.Context, signals *signals) error {
 
 // reportImages reads all images, for which the first answer does not wait.
 func (e *engine) reportImages() {
-	ctx, cancel := context.WithCancel(context.Background())
-	var reporting sync.WaitGroup
-	reporting.Go(func() {
+	e.background("report of images", func(ctx context.Context) {
 		if err := e.images.Report(ctx); err != nil && ctx.Err() == nil {
 			e.log.ErrorContext(ctx, "reading the images", "error", err)
 		}
-	})
-	e.onStop("report of images", func(context.Context) error {
-		cancel()
-		reporting.Wait()
-		return nil
 	})
 }
 

@@ -96,7 +96,7 @@ func (l *launch) cloneEarly() error {
 	if !ok || l.layout.Mode == cgroup.V2 && !l.opts.Cgroup.Systemd {
 		return nil
 	}
-	l.early = e
+	l.early = &e
 	if err := l.prepareFiles(e.terminal && (l.mode == attached || l.opts.ConsoleSocket != "")); err != nil {
 		return err
 	}
@@ -107,43 +107,42 @@ func (l *launch) cloneEarly() error {
 		}
 		b.cgroup = l.cgroup
 	}
-	l.clone(b)
+	l.unborn = l.clone(b) // told once the spec is known to be right
 	return nil
 }
 
-// clone starts the stage, or l.unborn says why not.
-func (l *launch) clone(b birth) {
-	l.cloned = true
-	l.child, l.unborn = spawn(b)
-	if l.unborn != nil && b.elsewhere != nil {
-		if other, ok := b.elsewhere(l.unborn); ok {
+// clone starts the stage.
+func (l *launch) clone(b birth) (err error) {
+	l.child, err = spawn(b)
+	if err != nil && b.elsewhere != nil {
+		if other, ok := b.elsewhere(err); ok {
 			b.cgroup = other
-			l.child, l.unborn = spawn(b)
+			l.child, err = spawn(b)
 		}
 	}
 	failpoint.At("launch-cloned")
 	l.undo.Add("kill the container's process", func(context.Context) error { return l.killChild() })
+	return err
 }
 
 // killChild ends the process if there is one.
 func (l *launch) killChild() error {
-	if !l.cloned || l.unborn != nil {
-		return nil //nolint:nilerr // never born
+	if l.child == nil {
+		return nil
 	}
 	return l.child.kill()
 }
 
 // cloneAndCompile does our own work on cgroup and plan while the stage begins.
 func (l *launch) cloneAndCompile() error {
-	if l.cloned && !l.early.agrees(l.spec) {
-		return errdefs.Internal.Errorf("config.json: expected each key of process, linux and mounts once and in its own case")
-	}
-	if !l.cloned {
+	switch {
+	case l.early == nil:
 		if err := l.cloneLate(); err != nil {
 			return err
 		}
-	}
-	if l.unborn != nil {
+	case !l.early.agrees(l.spec):
+		return errdefs.Internal.Errorf("config.json: expected each key of process, linux and mounts once and in its own case")
+	case l.unborn != nil:
 		return l.unborn
 	}
 	if err := l.work(); err != nil {
@@ -184,8 +183,7 @@ func (l *launch) cloneLate() error {
 		l.owned = append(l.owned, fd)
 		b.pidFD = fd
 	}
-	l.clone(b)
-	return nil
+	return l.clone(b)
 }
 
 // openJoinFiles opens for the child what the root of a user namespace cannot.

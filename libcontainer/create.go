@@ -98,9 +98,8 @@ type launch struct {
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
 	child     *stage
-	cloned    bool        // there is a child, or
-	unborn    error       // why there is none
-	early     early       // what an early clone was made for
+	early     *early      // what an early clone was made for; nil: there was none
+	unborn    error       // why that has failed
 	fd        descriptors // numbers in the child
 	files     []int       // what the child inherits, by number
 	joinFDs   []int       // the cgroup's files among them, in a user namespace

@@ -103,16 +103,15 @@ func (l *launch) spawnInside(init int, terminal bool) error {
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	l.cloneInside(init)
-	return l.unborn
+	return l.cloneInside(init)
 }
 
 // cloneInside starts the clone in the container's pid namespace and cgroup.
-func (l *launch) cloneInside(init int) {
+func (l *launch) cloneInside(init int) error {
 	if l.user.unprivileged {
 		init = -1 // the child joins it
 	}
-	l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup, elsewhere: l.elsewhere})
+	return l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup, elsewhere: l.elsewhere})
 }
 
 // elsewhere says where a process goes that the container's v2 cgroup refuses.
@@ -169,9 +168,6 @@ func (l *launch) execFacts() facts {
 func (l *launch) followExec(f *facts) (err error) {
 	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), f); err != nil {
 		return err
-	}
-	if l.unborn != nil {
-		return l.unborn
 	}
 	if err := l.child.begin(l.plan); err != nil {
 		return err

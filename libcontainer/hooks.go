@@ -190,7 +190,9 @@ func (c *Container) runStartHook(ctx context.Context, spec *specs.Spec, hook *sp
 	}
 	defer l.undo.OnError(&err)
 	defer l.close()
-	l.cloneInside(files[3])
+	if err := l.cloneInside(files[3]); err != nil {
+		return err
+	}
 	if err := l.user.check(l.spec); err != nil {
 		return err
 	}

@@ -117,7 +117,10 @@ func spawn(b birth) (_ *stage, err error) {
 	}
 	undo.Add("close the plan", func(context.Context) error { return unix.Close(memory) })
 	s := &stage{socket: pair[0], memory: memory}
-	return s, s.start(b, self, pair[1])
+	if err := s.start(b, self, pair[1]); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // start clones and executes.

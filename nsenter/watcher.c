@@ -21,13 +21,13 @@ __attribute__((weak)) int __real_pthread_create(pthread_t *thread, const pthread
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*start)(void *), void *arg)
 {
 	static int started; /* by Go's first thread, while there is no other */
-	int failed, before = -1;
+	int failed, before;
 
-	if (!started && (before = prctl(PR_GET_TIMERSLACK)) > 0)
-		prctl(PR_SET_TIMERSLACK, SLACK);
-	failed = __real_pthread_create(thread, attr, start, arg);
-	if (!started && before > 0)
-		prctl(PR_SET_TIMERSLACK, (unsigned long)before);
+	if (started || (before = prctl(PR_GET_TIMERSLACK)) <= 0)
+		return __real_pthread_create(thread, attr, start, arg);
 	started = 1;
+	prctl(PR_SET_TIMERSLACK, SLACK);
+	failed = __real_pthread_create(thread, attr, start, arg);
+	prctl(PR_SET_TIMERSLACK, (unsigned long)before);
 	return failed;
 }

@@ -45,10 +45,8 @@ func TestRunsOnOneProcessor(t *testing.T) {
 			if !lines.Scan() || !strings.Contains(lines.Text(), " "+name+" ") {
 				t.Errorf("the scheduler's first line: %q, want %s in it", lines.Text(), name)
 			}
-			if name == "gomaxprocs=1" {
-				if slacks := timerSlacks(t, cmd.Process.Pid); slacks[0] != ownTimerSlack(t) || slices.Index(slacks, watcherSlack) < 1 {
-					t.Errorf("timer slacks of the threads: %v, want our own for the first and %s for one", slacks, watcherSlack)
-				}
+			if slacks := timerSlacks(t, cmd.Process.Pid); slacks[0] != timerSlacks(t, os.Getpid())[0] || slices.Index(slacks, watcherSlack) < 1 {
+				t.Errorf("timer slacks of the threads: %v, want our own for the first and %s for one", slacks, watcherSlack)
 			}
 			_ = input.Close()
 			for lines.Scan() { // until it ends
@@ -79,9 +77,4 @@ func timerSlacks(t *testing.T, pid int) (slacks []string) {
 		slacks = append(slacks, strings.TrimSpace(string(slack)))
 	}
 	return slacks
-}
-
-func ownTimerSlack(t *testing.T) string {
-	t.Helper()
-	return timerSlacks(t, os.Getpid())[0]
 }

@@ -221,11 +221,11 @@ func unescape(s string) string {
 // PathsOf returns the cgroups of a process by the names of their hierarchies,
 // as /proc/PID/cgroup has them.
 func PathsOf(pid int) (map[string]string, error) {
-	file, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	file, err := read(fmt.Sprintf("/proc/%d", pid), "cgroup")
 	if err != nil {
 		return nil, err
 	}
-	return parseOwn(string(file)), nil
+	return parseOwn(file), nil
 }
 
 // parseOwn maps hierarchy names to paths, from a /proc/PID/cgroup file of lines

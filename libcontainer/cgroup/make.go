@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -282,11 +281,10 @@ func Of(pid int) (*Cgroup, error) {
 
 // Of is the same for who asks often.
 func (l Layout) Of(pid int) (*Cgroup, error) {
-	file, err := read("/proc/"+strconv.Itoa(pid), "cgroup")
+	paths, err := PathsOf(pid)
 	if err != nil {
 		return nil, err
 	}
-	paths := parseOwn(file)
 	c := &Cgroup{}
 	for _, h := range l.hierarchies {
 		if path, ok := paths[h.Name]; ok {

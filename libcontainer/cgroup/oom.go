@@ -127,12 +127,12 @@ func (c *Cgroup) watchV2(ctx context.Context, known uint64) (iter.Seq[uint64], e
 	}
 	populated := false // has ever been
 	return notices(ctx, file, known, func(known uint64, _ bool) (kills uint64, done bool) {
-		text, err := read(dir, "memory.events")
+		kills, err := c.OOMKills()
 		if err != nil {
 			return known, true
 		}
-		kills = parseFlat(text)["oom_kill"]
-		if text, err = read(dir, "cgroup.events"); err != nil {
+		text, err := read(dir, "cgroup.events")
+		if err != nil {
 			return kills, true
 		}
 		present := parseFlat(text)["populated"] == 1
