@@ -185,7 +185,7 @@ func (s *stack) live(one *life, bundle string) (counted bool, err error) {
 			return err
 		})
 		if errdefs.KindOf(err) == errdefs.NotFound {
-			return false, nil
+			return false, s.undone(one.id) // the next life has the same bundle and cgroup
 		}
 	}
 	if err != nil {
@@ -209,6 +209,18 @@ func (s *stack) live(one *life, bundle string) (counted bool, err error) {
 		return false, fmt.Errorf("deleting: %w", err)
 	}
 	return true, nil
+}
+
+// undone waits until nothing is left of a creation that was cut off.
+func (s *stack) undone(id string) error {
+	err := s.retry(func() error {
+		_, err := s.client.DeleteContainer(s.t.Context(), &api.DeleteContainerRequest{Id: id, Force: true}, grpc.WaitForReady(true))
+		return err
+	})
+	if errdefs.KindOf(err) != errdefs.NotFound {
+		return fmt.Errorf("deleting what was cut off: expected NotFound, got %w", err)
+	}
+	return nil
 }
 
 // check expects each of the container's events and lines once.

@@ -76,7 +76,8 @@ type SupervisorClient interface {
 	StartContainer(ctx context.Context, in *StartContainerRequest, opts ...grpc.CallOption) (*StartContainerResponse, error)
 	// DeleteContainer ends the shim of a stopped container and removes all that
 	// the runtime and the supervisor keep of it. With force a running container
-	// is killed first.
+	// is killed first. NOT_FOUND comes after the end of whatever an earlier
+	// supervisor's creation of that id left, which State does not show.
 	DeleteContainer(ctx context.Context, in *DeleteContainerRequest, opts ...grpc.CallOption) (*DeleteContainerResponse, error)
 	// Wait answers when the process has exited, at once if it already has.
 	Wait(ctx context.Context, in *WaitRequest, opts ...grpc.CallOption) (*WaitResponse, error)
@@ -280,7 +281,8 @@ type SupervisorServer interface {
 	StartContainer(context.Context, *StartContainerRequest) (*StartContainerResponse, error)
 	// DeleteContainer ends the shim of a stopped container and removes all that
 	// the runtime and the supervisor keep of it. With force a running container
-	// is killed first.
+	// is killed first. NOT_FOUND comes after the end of whatever an earlier
+	// supervisor's creation of that id left, which State does not show.
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*DeleteContainerResponse, error)
 	// Wait answers when the process has exited, at once if it already has.
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
