@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,36 @@ func TestALockIsRefusedWhileItsHolderLivesAndNotAfter(t *testing.T) {
 	}
 	if content, _ := os.ReadFile(path); string(content) == "1" {
 		t.Error("the pid was not replaced")
+	}
+	if err := again.drop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A child that is forked when its parent is killed shares the lock until its exec.
+func TestALockOfADeadHoldersChildIsWaitedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	held, err := take(path)
+	if err == nil {
+		err = rewrite(held.file, strconv.Itoa(dead.Process.Pid))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("sleep", "0.3")
+	child.ExtraFiles = []*os.File{held.file}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer child.Wait()
+	held.file.Close()
+	again, err := take(path)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := again.drop(); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,10 @@ import (
 // drops the lock with the process, so a file that a dead one left is no
 // obstacle, whoever has its pid now.
 type lock struct{ file *os.File }
+
+// lockWait is how long take tries where the process that the file names is dead: a
+// child that was forked when it was killed has the lock until its exec.
+const lockWait = 2 * time.Second
 
 // take locks a file, or says who has it.
 func take(path string) (_ *lock, err error) {
@@ -33,10 +38,15 @@ func take(path string) (_ *lock, err error) {
 			file.Close()
 		}
 	}()
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errdefs.Conflict.Errorf("%s: process with PID %s is still running", path, holder(file))
-		}
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for late := time.Now().Add(lockWait); errors.Is(err, unix.EWOULDBLOCK) && isDead(holder(file)) && time.Now().Before(late); {
+		time.Sleep(5 * time.Millisecond) // flock knows no time limit
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, errdefs.Conflict.Errorf("%s: process with PID %s is still running", path, holder(file))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
 	if err := rewrite(file, strconv.Itoa(os.Getpid())); err != nil {
@@ -54,11 +64,16 @@ func rewrite(file *os.File, content string) error {
 }
 
 func holder(file *os.File) string {
-	content, err := io.ReadAll(io.LimitReader(file, 16))
+	content, err := io.ReadAll(io.NewSectionReader(file, 0, 16))
 	if pid := strings.TrimSpace(string(content)); err == nil && pid != "" {
 		return pid
 	}
 	return "unknown"
+}
+
+func isDead(pid string) bool {
+	number, err := strconv.Atoi(pid)
+	return err == nil && number > 0 && errors.Is(unix.Kill(number, 0), unix.ESRCH)
 }
 
 // drop removes the file and the lock.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -386,6 +387,42 @@ func TestSecondSupervisorIsRefused(t *testing.T) {
 	if s.process != first {
 		t.Fatal("the test lost its supervisor")
 	}
+}
+
+// TestAChildOfAKilledSupervisorDoesNotHoldTheLock: what was forked when the
+// supervisor was killed has its descriptors until it execs.
+func TestAChildOfAKilledSupervisorDoesNotHoldTheLock(t *testing.T) {
+	s := newStack(t)
+	child := descriptorOf(t, s.process.Process.Pid, s.stateDir()+"/.lock") // as a fork has it
+	defer unix.Close(child)
+	s.end(unix.SIGKILL)
+	s.start()
+}
+
+// descriptorOf returns a copy of a process's descriptor of path.
+func descriptorOf(t *testing.T, pid int, path string) int {
+	t.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, link := range links {
+		if target, _ := os.Readlink(link); target != path {
+			continue
+		}
+		fd, err := strconv.Atoi(filepath.Base(link))
+		if err == nil {
+			fd, err = unix.PidfdGetfd(pidfd, fd, 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	t.Fatalf("process %d does not have %s open: %v", pid, path, links)
+	return -1
 }
 
 func TestFifoThatNobodyOpens(t *testing.T) {

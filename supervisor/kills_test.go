@@ -50,7 +50,8 @@ exit %d`
 // while containers start, write, exec and exit, and others just run.
 func TestKillsOfTheSupervisorLoseNothing(t *testing.T) {
 	s := newStack(t)
-	const side = 20 // containers at the same time
+	s.ownSession = true // from the first kill on, as engined and systemd start it
+	const side = 20     // containers at the same time
 	kills, idle := size(t, 4, 200), size(t, 5, 100)
 	s.runMany("idle", idle)
 	f := s.follow()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -234,27 +235,40 @@ func makePrivate(dir string) error {
 	return nil
 }
 
-// lockWait is how long lockDir tries. A child that the last supervisor had forked
-// when it was killed holds the lock until its exec has closed the descriptor.
+// lockWait is how long lockDir tries, for who starts a supervisor before the last
+// one is quite gone.
 const lockWait = 2 * time.Second
 
-// lockDir takes dir for this process. The kernel gives it back at its death.
+// lockDir takes dir for this process. The kernel gives it back at its death. A lock
+// of flock(2) would also be the children's: one that is forked when the supervisor
+// is killed would hold it until its exec, tens of milliseconds where much runs.
 func lockDir(dir string) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("locking the state directory: %w", err)
 	}
+	whole := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
 	late := time.Now().Add(lockWait)
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	for errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(late) {
-		time.Sleep(5 * time.Millisecond) // flock knows no time limit
-		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = unix.FcntlFlock(file.Fd(), unix.F_SETLK, &whole)
+	for isLocked(err) && time.Now().Before(late) {
+		time.Sleep(5 * time.Millisecond) // F_SETLKW knows no time limit
+		err = unix.FcntlFlock(file.Fd(), unix.F_SETLK, &whole)
 	}
 	if err != nil {
-		lock.Close()
+		file.Close()
+	}
+	if isLocked(err) {
 		return nil, errdefs.FailedPrecondition.Errorf("another supervisor has the state directory %s: %w", dir, err)
 	}
-	return lock, nil
+	if err != nil {
+		return nil, fmt.Errorf("locking the state directory %s: %w", dir, err)
+	}
+	return file, nil
+}
+
+// isLocked recognizes a lock that another process has (fcntl(2) names both).
+func isLocked(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES)
 }
 
 func readMachine() (*api.Machine, error) {
