@@ -389,40 +389,41 @@ func TestSecondSupervisorIsRefused(t *testing.T) {
 	}
 }
 
-// TestAChildOfAKilledSupervisorDoesNotHoldTheLock: what was forked when the
-// supervisor was killed has its descriptors until it execs.
-func TestAChildOfAKilledSupervisorDoesNotHoldTheLock(t *testing.T) {
+// TestAChildOfAKilledSupervisorHoldsUpNothing: what was forked when the supervisor
+// was killed has its lock and its socket until it execs.
+func TestAChildOfAKilledSupervisorHoldsUpNothing(t *testing.T) {
 	s := newStack(t)
-	child := descriptorOf(t, s.process.Process.Pid, s.stateDir()+"/.lock") // as a fork has it
-	defer unix.Close(child)
-	s.end(unix.SIGKILL)
-	s.start()
-}
-
-// descriptorOf returns a copy of a process's descriptor of path.
-func descriptorOf(t *testing.T, pid int, path string) int {
-	t.Helper()
+	pid := s.process.Process.Pid
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
+	held := 0
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 	for _, link := range links {
-		if target, _ := os.Readlink(link); target != path {
-			continue
-		}
-		fd, err := strconv.Atoi(filepath.Base(link))
-		if err == nil {
-			fd, err = unix.PidfdGetfd(pidfd, fd, 0)
-		}
+		number, err := strconv.Atoi(filepath.Base(link))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return fd
+		fd, err := unix.PidfdGetfd(pidfd, number, 0)
+		if err != nil {
+			continue // it was closed meanwhile
+		}
+		target, _ := os.Readlink(link)
+		listens, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		if target != s.stateDir()+"/.lock" && listens == 0 {
+			unix.Close(fd)
+			continue
+		}
+		defer unix.Close(fd)
+		held++
 	}
-	t.Fatalf("process %d does not have %s open: %v", pid, path, links)
-	return -1
+	if held != 2 {
+		t.Fatalf("%d descriptors of lock and socket, expected 2", held)
+	}
+	s.end(unix.SIGKILL)
+	s.start()
 }
 
 func TestFifoThatNobodyOpens(t *testing.T) {

@@ -49,8 +49,7 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("making the socket's directory: %w", err)
 	}
-	if conn, err := net.Dial("unix", path); err == nil {
-		conn.Close()
+	if isServed(path) {
 		return nil, errdefs.FailedPrecondition.Errorf("listen: somebody serves %s already", path)
 	}
 	if about, err := os.Lstat(path); err == nil {
@@ -70,6 +69,19 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, err
 	}
 	return listener, nil
+}
+
+// isServed reports whether a process that lives listens on the socket at path. A
+// child that was forked when the last supervisor was killed has the socket until
+// its exec, and the kernel remembers who made it listen.
+func isServed(path string) bool {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	who, err := peerOf(conn.(*net.UnixConn))
+	return err != nil || who.Pid <= 0 || !errors.Is(unix.Kill(int(who.Pid), 0), unix.ESRCH)
 }
 
 // listenLoopback refuses anything that another machine could reach: there is no
@@ -187,22 +199,24 @@ func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.Aut
 }
 
 func checkPeer(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
+	who, err := peerOf(conn)
 	if err != nil {
-		return err
-	}
-	var who *unix.Ucred
-	var whoErr error
-	if err := raw.Control(func(fd uintptr) { who, whoErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return err
-	}
-	if whoErr != nil {
-		return fmt.Errorf("asking who connects: %w", whoErr)
+		return fmt.Errorf("asking who connects: %w", err)
 	}
 	if who.Uid != 0 && int(who.Uid) != os.Geteuid() {
 		return errdefs.PermissionDenied.Errorf("uid %d may not use this supervisor", who.Uid)
 	}
 	return nil
+}
+
+// peerOf returns who is at the other end (unix(7), SO_PEERCRED).
+func peerOf(conn *net.UnixConn) (who *unix.Ucred, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	controlErr := raw.Control(func(fd uintptr) { who, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	return who, errors.Join(err, controlErr)
 }
 
 // ClientHandshake is there for the interface: this is the server's side.
