@@ -19,10 +19,10 @@ TAGS := netgo osusergo
 # the toolchain no longer has it.
 LEAN_GC = $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT 2>/dev/null)
 # ocirun's heap begins with its area, as in all programs of Go before 1.26, and so is
-# in one huge page rather than two where it is in one at all (nsenter/hugepage.c).
+# in one huge page rather than two where it is in one at all (nsenter/pages.c).
 LEAN_HEAP = $(or $(shell GOEXPERIMENT=$(LEAN_GC),norandomizedheapbase64 go env GOEXPERIMENT 2>/dev/null),$(LEAN_GC))
 OCIRUN_TAGS := $(TAGS) seccomp
-# --wrap: nsenter/oneproc.c, hugepage.c, watcher.c; -u: or nothing takes that from libc.a
+# --wrap: nsenter/begin.c, pages.c, watcher.c; -u: or nothing takes that from libc.a
 OCIRUN_LINK := -linkmode external -extldflags "-static -Wl,--wrap=main,--wrap=mmap,--wrap=pthread_create,-u,pthread_create"
 # Without gRPC's traces for browsers the linker can leave out what nobody calls.
 SUPERVISOR_TAGS := $(TAGS) grpcnotrace

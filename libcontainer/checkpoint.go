@@ -17,6 +17,7 @@ import (
 
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/criu"
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -142,6 +143,9 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 
 // run starts criu and serves it until the dump is done.
 func (s *session) run(ctx context.Context, request criu.Type, opts *CheckpointOptions) error {
+	if err := nsenter.Unbind(); err != nil {
+		return err
+	}
 	process, err := criu.Start(opts.Binary, nil, s.files)
 	if err != nil {
 		return err

@@ -58,6 +58,12 @@ func (c *Container) hookState(status specs.ContainerState) *specs.State {
 // RunHooks runs the hooks of one kind in the runtime's namespaces, in order,
 // and stops at the first that fails.
 func RunHooks(ctx context.Context, kind string, hooks []specs.Hook, state *specs.State) error {
+	if len(hooks) == 0 {
+		return nil
+	}
+	if err := nsenter.Unbind(); err != nil {
+		return err
+	}
 	for i := range hooks {
 		hook := &hooks[i]
 		command := func(ctx context.Context) *exec.Cmd {

@@ -148,7 +148,7 @@ func (s *stage) start(b birth, self, socket int) error {
 			attr.Sys.Credential = &syscall.Credential{}
 		}
 	}
-	fork := func() error { return s.fork(b, self, attr) }
+	fork := func() error { return nsenter.Unbound(func() error { return s.fork(b, self, attr) }) }
 	if b.pidFD < 0 {
 		return fork()
 	}

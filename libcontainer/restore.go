@@ -17,6 +17,7 @@ import (
 
 	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/libcontainer/criu"
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -290,6 +291,9 @@ func (r *restore) startInside(stdio []*os.File) (*criu.Process, error) {
 	}
 	r.session.options.Root = root
 	if err := r.options(); err != nil {
+		return nil, err
+	}
+	if err := nsenter.Unbind(); err != nil { // criu has what we have, and what it restores has it, too
 		return nil, err
 	}
 	return criu.Start(r.with.Checkpoint.Binary, stdio, r.session.files)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/engined/engined/libcontainer"
 	"github.com/engined/engined/libcontainer/cgroup"
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -48,6 +49,9 @@ type event struct {
 // follow prints until the container has stopped: its cgroup is then removed,
 // which ends the watch, or the next look at it says so.
 func (c *call) follow(container *libcontainer.Container, cg *cgroup.Cgroup, interval time.Duration) error {
+	if err := nsenter.Unbind(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	oom, err := cg.WatchOOM(ctx)

@@ -3,12 +3,17 @@ package oci
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/integration/bundle"
 )
@@ -77,4 +82,76 @@ func timerSlacks(t *testing.T, pid int) (slacks []string) {
 		slacks = append(slacks, strings.TrimSpace(string(slack)))
 	}
 	return slacks
+}
+
+// TestNobodyStaysOnOneProcessor: where interrupts are dear ocirun stays on one
+// processor, but not what it starts, nor itself while it waits.
+func TestNobodyStaysOnOneProcessor(t *testing.T) {
+	ocirun, _, dir := runtimes(t)
+	id, hooked := filepath.Base(filepath.Dir(dir)), filepath.Join(dir, "hooked")
+	spec := bundle.Plain(id)
+	const look = "grep Cpus_allowed_list /proc/self/status"
+	spec.Process.Args = []string{"/bin/sh", "-c", look + "; cat"}
+	spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", look + " >" + hooked}, Env: []string{"PATH=/bin:/usr/bin"}}}}
+	if err := bundle.Make(dir, spec); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = ocirun.Call(dir, "delete", "--force", id) })
+	cmd := ocirun.Command(t.Context(), "run", "--bundle", dir, id)
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	every := processors(t, os.Getpid())[0]
+	lines := bufio.NewScanner(output)
+	if !lines.Scan() || !strings.HasSuffix(lines.Text(), "\t"+every) {
+		t.Errorf("the container has %q, want %s", lines.Text(), every)
+	}
+	if got, err := os.ReadFile(hooked); err != nil || !strings.HasSuffix(string(got), "\t"+every+"\n") {
+		t.Errorf("a hook has %q, %v, want %s", got, err, every)
+	}
+	if out, err := ocirun.Call(dir, "exec", id, "/bin/sh", "-c", look); err != nil || !strings.HasSuffix(strings.TrimSpace(out.Stdout), "\t"+every) {
+		t.Errorf("an exec has %q, %v, want %s", out.Stdout, err, every)
+	}
+	// It waits from a moment on that nothing tells.
+	late := time.Now().Add(time.Minute)
+	for got := processors(t, cmd.Process.Pid); slices.ContainsFunc(got, func(one string) bool { return one != every }); got = processors(t, cmd.Process.Pid) {
+		if time.Now().After(late) {
+			t.Fatalf("the threads of a waiting run have the processors %q, want %s each", got, every)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	_ = input.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// processors is proc(5)'s Cpus_allowed_list of a process's threads.
+func processors(t *testing.T, pid int) (lists []string) {
+	t.Helper()
+	statuses, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil || len(statuses) == 0 {
+		t.Fatalf("threads of process %d: %v, %v", pid, statuses, err)
+	}
+	for _, status := range statuses {
+		text, err := os.ReadFile(status)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), "Cpus_allowed_list:\t")
+		list, _, _ := strings.Cut(rest, "\n")
+		lists = append(lists, list)
+	}
+	return lists
 }

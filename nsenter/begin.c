@@ -4,17 +4,33 @@
 // where a variable set by setenv(3) is not. The linker sends the C library's call
 // of main here (--wrap=main in the Makefile; without it nobody calls this).
 #include <alloca.h>
+#include <malloc.h>
 #include <string.h>
+
+#include "begin.h"
 
 static const char one[] = "GOMAXPROCS=1";
 
 __attribute__((weak)) int __real_main(int argc, char **argv, char **envp);
+
+/* prepare spares Go's start what it can do without. */
+static void prepare(void)
+{
+	/* Go's threads give back what they were started with, and for that each would
+	 * map an arena of its own, 128 MiB of addresses, and touch three pages of it. */
+	mallopt(M_ARENA_MAX, 1);
+	if (faults_are_dear()) {
+		bind_processor();
+		fill_in_program();
+	}
+}
 
 int __wrap_main(int argc, char **argv, char **envp)
 {
 	char **e, **vector;
 	size_t before, after;
 
+	prepare();
 	for (e = envp; *e != NULL; e++)
 		if (strncmp(*e, one, strlen("GOMAXPROCS=")) == 0)
 			return __real_main(argc, argv, envp);

@@ -1,0 +1,25 @@
+/* What happens in the parent before Go's runtime starts; see begin.c. */
+#ifndef BEGIN_H
+#define BEGIN_H
+
+/* faults_are_dear reports whether a page fault takes far longer than on a machine
+ * without a hypervisor, and with it whatever else needs one, as an interrupt does. */
+int faults_are_dear(void);
+
+/* fill_in_program maps the program's pages that are read only, all at once. */
+void fill_in_program(void);
+
+/* bind_processor has this thread, and those that it makes, run on the processor
+ * that it is on. */
+void bind_processor(void);
+
+/* unbind_thread gives the calling thread the processors that this program was
+ * started with, and bind_thread takes them away again. Neither does anything if
+ * nothing is bound. Both return 0 or an errno. */
+int unbind_thread(void);
+int bind_thread(void);
+
+/* unbind_all does it to all threads, for good. */
+int unbind_all(void);
+
+#endif

@@ -1,0 +1,33 @@
+package nsenter
+
+// #include "begin.h"
+import "C"
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unbound calls fork on a thread that may run on every processor that this program
+// was started with, as what fork makes then may: where interrupts are dear, the
+// program itself stays on one (processor.c).
+func Unbound(fork func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if errno := C.unbind_thread(); errno != 0 {
+		return fmt.Errorf("giving a thread all processors: %w", unix.Errno(errno))
+	}
+	defer C.bind_thread()
+	return fork()
+}
+
+// Unbind gives the whole program the processors that it was started with, for what
+// is not done in milliseconds or starts other programs.
+func Unbind() error {
+	if errno := C.unbind_all(); errno != 0 {
+		return fmt.Errorf("giving all threads all processors: %w", unix.Errno(errno))
+	}
+	return nil
+}
