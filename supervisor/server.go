@@ -123,9 +123,7 @@ func (s *Supervisor) Serve(ctx context.Context, listeners []net.Listener, grace 
 	}
 	s.own.Go(s.rest)
 	ready()
-	for _, c := range restored { // afterwards: what clients wait for comes first
-		s.attend(c)
-	}
+	s.own.Go(func() { s.attendAll(restored) })
 	select {
 	case <-ctx.Done():
 		s.shutdown(server, grace)

@@ -17,17 +17,45 @@ const lostStatus = 137
 // attend begins to watch a container that is in the table, until its shim is
 // dead. The end of its cgroup, which ends the watch for OOM too, is not always
 // told by the kernel: once in several thousand removals the eventfd stays silent.
-func (s *Supervisor) attend(c *container) {
+// heard is closed when the shim has been heard of for the first time.
+func (s *Supervisor) attend(c *container) (heard <-chan struct{}) {
 	present, gone := context.WithCancel(s.life)
-	s.own.Go(func() { defer gone(); s.watch(c) })
+	first := make(chan struct{})
+	s.own.Go(func() { defer gone(); s.watch(c, first) })
 	s.own.Go(func() { s.watchOOM(present, c) })
+	return first
+}
+
+// greetTurn is for how long a shim that does not answer holds up the next.
+const greetTurn = 100 * time.Millisecond
+
+// attendAll begins to watch restored containers, one after the other: a shim that
+// has been idle faults its memory in to answer, and what hundreds do at the same time
+// is what the first clients would wait for.
+func (s *Supervisor) attendAll(restored []*container) {
+	turn := time.NewTimer(greetTurn)
+	defer turn.Stop()
+	for _, c := range restored {
+		heard := s.attend(c)
+		turn.Reset(greetTurn)
+		select {
+		case <-heard:
+		case <-turn.C:
+		case <-s.life.Done():
+			return
+		}
+	}
 }
 
 // watch records the exits of one container until its shim is dead. It is the
-// only reader of the shim's notes.
-func (s *Supervisor) watch(c *container) {
+// only reader of the shim's notes, and closes heard after the first.
+func (s *Supervisor) watch(c *container, heard chan<- struct{}) {
 	for {
 		name, err := c.handle.Next(s.life)
+		if heard != nil {
+			close(heard)
+			heard = nil
+		}
 		switch {
 		case errors.Is(err, runtime.ErrShimDead):
 			s.queues.put(c.handle.ID(), exclusive, func() { s.bury(c) })
