@@ -35,6 +35,7 @@ type launch struct {
 // start starts the process that NAME/request.json describes. Answer is called
 // once, from the loop.
 func (s *Shim) start(name string, answer func(proto.Started, error)) {
+	s.starts++
 	p, err := s.register(name)
 	if err != nil {
 		answer(proto.Started{}, err)
