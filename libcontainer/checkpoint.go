@@ -143,9 +143,7 @@ func (c *Container) dump(ctx context.Context, opts *CheckpointOptions) error {
 
 // run starts criu and serves it until the dump is done.
 func (s *session) run(ctx context.Context, request criu.Type, opts *CheckpointOptions) error {
-	if err := nsenter.Unbind(); err != nil {
-		return err
-	}
+	nsenter.Unbind()
 	process, err := criu.Start(opts.Binary, nil, s.files)
 	if err != nil {
 		return err

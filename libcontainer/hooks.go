@@ -61,9 +61,7 @@ func RunHooks(ctx context.Context, kind string, hooks []specs.Hook, state *specs
 	if len(hooks) == 0 {
 		return nil
 	}
-	if err := nsenter.Unbind(); err != nil {
-		return err
-	}
+	nsenter.Unbind()
 	for i := range hooks {
 		hook := &hooks[i]
 		command := func(ctx context.Context) *exec.Cmd {

@@ -103,9 +103,7 @@ func (s *stage) attend(console int, signals *nsenter.Signals) (status int, err e
 		}
 		defer func() { err = errors.Join(err, terminal.close()) }()
 	}
-	if err := nsenter.Unbind(); err != nil {
-		return 0, err
-	}
+	nsenter.Unbind()
 	for {
 		if ended, err := s.reapAll(); ended || err != nil {
 			return exitCode(s.status), err

@@ -15,7 +15,7 @@ void bind_processor(void);
 
 /* unbind_thread gives the calling thread the processors that this program was
  * started with, and bind_thread takes them away again. Neither does anything if
- * nothing is bound. Both return 0 or an errno. */
+ * nothing is bound. Both return whether they did. */
 int unbind_thread(void);
 int bind_thread(void);
 

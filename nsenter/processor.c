@@ -6,10 +6,9 @@
 //
 // What is started by such a thread would stay there, too, and what waits for long
 // should not be there for ever: fork with the thread unbound, and unbind all before
-// anything that lasts.
+// anything that lasts. None of this is worth an error: what stays bound is slower.
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,52 +30,54 @@ void bind_processor(void)
 	bound = sched_setaffinity(0, sizeof own, &own) == 0;
 }
 
-static int set(pid_t thread, const cpu_set_t *processors)
+/* unbind gives a thread back what this program was started with, or every processor
+ * that it may have, if that is none of them any more. */
+static int unbind(pid_t thread)
 {
-	return bound && sched_setaffinity(thread, sizeof *processors, processors) < 0 ? errno : 0;
+	unsigned char every[sizeof given];
+
+	if (sched_setaffinity(thread, sizeof given, &given) == 0)
+		return 1;
+	memset(every, 0xff, sizeof every);
+	return sched_setaffinity(thread, sizeof every, (const cpu_set_t *)every) == 0;
 }
 
-int unbind_thread(void) { return set(0, &given); }
+int unbind_thread(void) { return bound && unbind(0); }
 
-int bind_thread(void) { return set(0, &own); }
+int bind_thread(void) { return bound && sched_setaffinity(0, sizeof own, &own) == 0; }
 
-/* unbind_listed unbinds the threads of a directory and returns how many it was, or
- * -1 for an error. */
+static int is_bound(pid_t thread)
+{
+	cpu_set_t now;
+
+	return sched_getaffinity(thread, sizeof now, &now) == 0 && CPU_EQUAL(&now, &own);
+}
+
+/* unbind_listed unbinds the threads of a directory and returns how many it was. */
 static int unbind_listed(DIR *tasks)
 {
 	struct dirent *entry;
-	cpu_set_t now;
 	pid_t thread;
-	int changed = 0;
+	int unbound = 0;
 
 	while ((entry = readdir(tasks)) != NULL) {
 		thread = atoi(entry->d_name);
-		if (thread <= 0 || sched_getaffinity(thread, sizeof now, &now) < 0 || !CPU_EQUAL(&now, &own))
-			continue; /* or it is gone */
-		if (sched_setaffinity(thread, sizeof given, &given) == 0)
-			changed++;
-		else if (errno != ESRCH)
-			return -1;
+		if (thread > 0 && is_bound(thread) && unbind(thread) && !is_bound(thread))
+			unbound++;
 	}
-	return changed;
+	return unbound;
 }
 
 int unbind_all(void)
 {
 	DIR *tasks;
-	int changed, failed = 0;
 
-	if (!bound)
+	if (!bound || (tasks = opendir("/proc/self/task")) == NULL)
 		return 0;
-	tasks = opendir("/proc/self/task");
-	if (tasks == NULL)
-		return errno;
 	/* Until there is none: a thread may have been made by one that was not yet unbound. */
-	while ((changed = unbind_listed(tasks)) > 0)
+	while (unbind_listed(tasks) > 0)
 		rewinddir(tasks);
-	if (changed < 0)
-		failed = errno;
 	closedir(tasks);
-	bound = failed != 0;
-	return failed;
+	bound = 0;
+	return 1;
 }

@@ -3,12 +3,7 @@ package nsenter
 // #include "begin.h"
 import "C"
 
-import (
-	"fmt"
-	"runtime"
-
-	"golang.org/x/sys/unix"
-)
+import "runtime"
 
 // Unbound calls fork on a thread that may run on every processor that this program
 // was started with, as what fork makes then may: where interrupts are dear, the
@@ -16,18 +11,12 @@ import (
 func Unbound(fork func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if errno := C.unbind_thread(); errno != 0 {
-		return fmt.Errorf("giving a thread all processors: %w", unix.Errno(errno))
+	if C.unbind_thread() != 0 {
+		defer C.bind_thread()
 	}
-	defer C.bind_thread()
 	return fork()
 }
 
 // Unbind gives the whole program the processors that it was started with, for what
 // is not done in milliseconds or starts other programs.
-func Unbind() error {
-	if errno := C.unbind_all(); errno != 0 {
-		return fmt.Errorf("giving all threads all processors: %w", unix.Errno(errno))
-	}
-	return nil
-}
+func Unbind() { C.unbind_all() }

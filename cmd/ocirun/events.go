@@ -49,9 +49,7 @@ type event struct {
 // follow prints until the container has stopped: its cgroup is then removed,
 // which ends the watch, or the next look at it says so.
 func (c *call) follow(container *libcontainer.Container, cg *cgroup.Cgroup, interval time.Duration) error {
-	if err := nsenter.Unbind(); err != nil {
-		return err
-	}
+	nsenter.Unbind()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	oom, err := cg.WatchOOM(ctx)
