@@ -90,6 +90,7 @@ var forbidden = map[string]map[string]string{
 		"net":                "start-up time, and no name service in a static binary",
 		"encoding/gob":       "start-up time",
 		"os/user":            "reads the host's users; the container's are meant",
+		"crypto":             "start-up time, and 32 MiB of zeroes for its random numbers",
 	},
 	"supervisor": {
 		module + "engined":                       "the supervisor knows tasks, not images or networks",

@@ -21,8 +21,8 @@ func TestCachedGivesWhatCompileGives(t *testing.T) {
 			t.Fatalf("differs, %v", err)
 		}
 	}
-	path := cachePath(p, dir)
-	stored, ok := readCached(path)
+	path := cachePath(keyOf(p), dir)
+	stored, ok := readCached(path, keyOf(p))
 	if !ok || !reflect.DeepEqual(stored, want) {
 		t.Error("the file does not hold the filter")
 	}
@@ -42,7 +42,7 @@ func TestBrokenCacheFilesAreReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := cachePath(p, dir)
+	path := cachePath(keyOf(p), dir)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +58,28 @@ func TestBrokenCacheFilesAreReplaced(t *testing.T) {
 		if again, err := os.ReadFile(path); err != nil || len(again) != len(whole) {
 			t.Errorf("after a cut at %d the file has %d bytes", n, len(again))
 		}
+	}
+}
+
+// A profile may be made so that its file's name is another's.
+func TestTheFileOfAnotherProfileIsNotTaken(t *testing.T) {
+	dir := t.TempDir()
+	strict, lax := dockerd(t), profile(t, `{"defaultAction":"SCMP_ACT_ALLOW"}`)
+	if _, err := Cached(lax, dir); err != nil {
+		t.Fatal(err)
+	}
+	path := cachePath(keyOf(strict), dir)
+	if err := os.Rename(cachePath(keyOf(lax), dir), path); err != nil {
+		t.Fatal(err)
+	}
+	want := compile(t, strict)
+	for range 2 { // compiled, then read
+		if got, err := Cached(strict, dir); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("the filter is another's, %v", err)
+		}
+	}
+	if _, ok := readCached(path, keyOf(strict)); !ok {
+		t.Error("the file was not replaced")
 	}
 }
 
@@ -95,9 +117,9 @@ func BenchmarkCached(b *testing.B) {
 	}
 }
 
-// TestEveryFieldNamesTheFile: a field that is left out would give one profile
+// TestEveryFieldIsInTheKey: a field that is left out would give one profile
 // the other's filter.
-func TestEveryFieldNamesTheFile(t *testing.T) {
+func TestEveryFieldIsInTheKey(t *testing.T) {
 	one, two := uint(1), uint(2)
 	full := func() *specs.LinuxSeccomp {
 		return &specs.LinuxSeccomp{
@@ -126,14 +148,14 @@ func TestEveryFieldNamesTheFile(t *testing.T) {
 		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Args[0].Op = specs.OpMaskedEqual },
 		func(p *specs.LinuxSeccomp) { p.Syscalls = append(p.Syscalls, p.Syscalls[0]) },
 	}
-	seen := map[string]int{cachePath(full(), ""): -1}
+	seen := map[string]int{string(keyOf(full())): -1}
 	for i, change := range changes {
 		p := full()
 		change(p)
-		if other, taken := seen[cachePath(p, "")]; taken {
-			t.Errorf("change %d has the name of %d", i, other)
+		if other, taken := seen[string(keyOf(p))]; taken {
+			t.Errorf("change %d has the key of %d", i, other)
 		}
-		seen[cachePath(p, "")] = i
+		seen[string(keyOf(p))] = i
 	}
 	for _, known := range []struct {
 		of     reflect.Type
