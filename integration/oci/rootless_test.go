@@ -210,6 +210,16 @@ func TestRootlessHooksAreInside(t *testing.T) {
 	r.wantError("$R run fails", "createContainer hook #0: /bin/false: exit status 1")
 }
 
+// runc runs them, with the rights of its own first process.
+func TestRootlessStartHooksAreRefused(t *testing.T) {
+	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
+	r.spec(func(s *specs.Spec) {
+		s.Process.Args = []string{"/bin/true"}
+		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/true"}}}
+	})
+	r.wantError("$R run c", "hooks.startContainer: not implemented")
+}
+
 // Rootless engines call the runtime as the root of a user namespace of theirs.
 func TestRootlessInsideAUserNamespace(t *testing.T) {
 	eachRootless(t, func(r *rootless) {
