@@ -8,13 +8,16 @@ import (
 	"time"
 )
 
-// burst is when several containers start at once. A thread that forks a shim
-// keeps one of Go's processors until the child's exec: with one for each worker
-// beside its own, Go has some left for requests. A collection waits for such a
-// thread, too, so it comes less often. And each shim leaves our session before its
-// exec instead of behind it, so that its start takes no time from ours. All of
-// it is undone when no two have started together for a while: processors and a
-// larger heap are memory.
+// burst is when more than half of the workers start containers. A thread that forks
+// a shim keeps one of Go's processors until the child's exec: with one for each
+// worker beside its own, Go has some left for requests. A collection waits for such
+// a thread, too, so it comes less often. And each shim leaves our session before its
+// exec instead of behind it, so that its start takes no time from ours. All of it is
+// undone when that has not been for a while: processors and a larger heap are
+// memory. That is why it takes more than two: while four clients start 750
+// containers and 5,000 processes, 4.9 MiB at rest stay as they are instead of 5.6
+// that become 6.0, and a start is 8 percent faster; State's 99th percentile is 9 to
+// 15 ms instead of 7 to 9.
 //
 // State's 99th percentile beside 800 starts at once, on two processors with dear
 // page faults: 30 ms without, 26 with collections as often as ever, 12 with all

@@ -34,8 +34,8 @@ func (s *Supervisor) worker() {
 }
 
 func (s *Supervisor) startOne(recipe runtime.Recipe) (r startResult) {
-	if s.metrics.busy.Add(1) > 1 {
-		s.burst.begin(s.config.Workers)
+	if workers := s.config.Workers; s.metrics.busy.Add(1) > int64(max(workers/2, 1)) {
+		s.burst.begin(workers)
 	}
 	began := time.Now()
 	defer func() {
