@@ -254,16 +254,14 @@ func lockDir(dir string) (*os.File, error) {
 		time.Sleep(5 * time.Millisecond) // F_SETLKW knows no time limit
 		err = unix.FcntlFlock(file.Fd(), unix.F_SETLK, &whole)
 	}
-	if err != nil {
-		file.Close()
+	if err == nil {
+		return file, nil
 	}
+	file.Close()
 	if isLocked(err) {
 		return nil, errdefs.FailedPrecondition.Errorf("another supervisor has the state directory %s: %w", dir, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("locking the state directory %s: %w", dir, err)
-	}
-	return file, nil
+	return nil, fmt.Errorf("locking the state directory %s: %w", dir, err)
 }
 
 // isLocked recognizes a lock that another process has (fcntl(2) names both).
