@@ -65,7 +65,7 @@ integration: packages-test build ## integration tests alone (root)
 	@$(TOOL)/summary -- go test -json -p 1 -timeout 30m ./integration/...
 
 check: ## gofmt, vet, layout of the rooms, shell scripts
-	@unformatted=$$(gofmt -l cmd engined failpoint integration libcontainer nsenter proto runtime shim supervisor); \
+	@unformatted=$$(gofmt -l cmd engined failpoint heap integration libcontainer nsenter proto runtime shim supervisor); \
 		if [ -n "$$unformatted" ]; then echo "gofmt: $$unformatted"; exit 1; fi
 	go vet -tags '$(OCIRUN_TAGS)' ./...
 	go test -count=1 ./integration

@@ -27,6 +27,7 @@ var rooms = map[string][]string{
 	"cmd/ocirun":     {"libcontainer/...", "nsenter", "proto/errdefs"},
 
 	"failpoint":           {}, // everybody may import it
+	"heap":                {},
 	"proto/errdefs":       {},
 	"proto/supervisor/v1": {"proto/errdefs"},
 	"proto/shim":          {"proto/errdefs"},
@@ -49,9 +50,9 @@ var rooms = map[string][]string{
 	"engined/events":  {"proto/errdefs"},
 	"engined/store":   {"proto/errdefs"},
 
-	"supervisor": {"runtime", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup", "libcontainer/plainjson"}, // stats are the cgroup's, a bundle's process its config.json's
+	"supervisor": {"runtime", "heap", "proto/supervisor/v1", "proto/shim", "proto/errdefs", "libcontainer/cgroup", "libcontainer/plainjson"}, // stats are the cgroup's, a bundle's process its config.json's
 	"runtime":    {"proto/shim", "proto/errdefs", "libcontainer/cgroup"},
-	"shim":       {"proto/shim", "proto/logfile", "proto/errdefs"},
+	"shim":       {"heap", "proto/shim", "proto/logfile", "proto/errdefs"},
 
 	"libcontainer":           {"libcontainer/...", "nsenter", "proto/errdefs"},
 	"libcontainer/rootfs":    {"libcontainer/cgroup", "nsenter", "proto/errdefs"},

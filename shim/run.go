@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/failpoint"
+	"github.com/engined/engined/heap"
 	"github.com/engined/engined/proto/errdefs"
 	proto "github.com/engined/engined/proto/shim"
 )
@@ -119,7 +119,7 @@ func (s *Shim) writeSelf() error {
 }
 
 // manyStarts leave more garbage behind than a collection costs: after 150 a shim
-// has 1.8 MiB instead of 3.3.
+// has 1.5 MiB that are no file's instead of 3.3.
 const manyStarts = 50
 
 // idle gives back memory when nothing has happened for a while.
@@ -131,7 +131,7 @@ func (s *Shim) idle() {
 		}
 	}
 	if s.bulky || s.starts >= manyStarts { // a collection costs an idle shim 200 KiB: only where it pays
-		debug.FreeOSMemory()
+		heap.GiveBack()
 		s.bulky, s.starts = false, 0
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
 	runtimemetrics "runtime/metrics"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/heap"
 )
 
 // restAfter is how long nothing must have happened before memory is given back.
@@ -47,35 +47,18 @@ func (s *Supervisor) rest() {
 	}
 }
 
-// cachedPages is how many pages Go's allocator keeps for each processor, and
-// pageSize is theirs.
-const cachedPages, pageSize = 64, 8 << 10
+// enough is how much of the heap's free memory may stay, in bytes, and
+// giveBackTries how often it is tried to come to that.
+const enough, giveBackTries = 32 << 10, 8
 
-// enough is how much free memory may stay resident, and giveBackTries how often
-// it is tried to come to that.
-const enough, giveBackTries = 4 * pageSize, 8
-
-// giveBack returns to the machine what the heap does not use. A collection takes
-// from every processor the free pages that are its own, except where something
-// runs at that moment, itself or a part of the collection: half a megabyte at
-// each may be resident, or not. So it is looked at, and tried again.
+// giveBack returns to the machine what the heap does not use. What other
+// processors keep they keep if something runs there at that moment, if only a
+// part of the collection: so it is looked at, and tried again.
 func giveBack() {
-	runtime.GC() // what pools hold outlives one collection
-	debug.FreeOSMemory()
+	heap.GiveBack()
 	for try := 0; try < giveBackTries && resident() > enough; try++ {
-		takePages()
-		debug.FreeOSMemory()
+		heap.GiveBack()
 	}
-}
-
-// takePages takes as many pages as this processor may keep, so that it has to
-// fetch others, of those given back before; what was taken becomes garbage.
-func takePages() {
-	taken := make([][]byte, cachedPages)
-	for i := range taken {
-		taken[i] = make([]byte, pageSize)
-	}
-	runtime.KeepAlive(taken)
 }
 
 // resident returns how much of the heap's free memory is not given back.

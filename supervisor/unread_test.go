@@ -36,7 +36,7 @@ func TestReadersThatNeverRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := heap()
+	before := inUse()
 	long := strings.Repeat("x", 8<<10)
 	for i := range 500 { // 12 MiB
 		happen(t, s, fmt.Sprint(i, long))
@@ -48,7 +48,7 @@ func TestReadersThatNeverRead(t *testing.T) {
 	}
 	// A window and what gRPC has before it, for each stream; kept whole, the
 	// events would be 240 MiB.
-	if grown := heap() - before; grown > 20<<20 {
+	if grown := inUse() - before; grown > 20<<20 {
 		t.Errorf("%d KiB are kept", grown>>10)
 	}
 }
@@ -91,7 +91,7 @@ func TestTooManyReaders(t *testing.T) {
 	}
 }
 
-func heap() int {
+func inUse() int {
 	goruntime.GC()
 	var stats goruntime.MemStats
 	goruntime.ReadMemStats(&stats)
