@@ -23,7 +23,7 @@ LEAN_GC = $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT 2>/dev/null)
 LEAN_HEAP = $(or $(shell GOEXPERIMENT=$(LEAN_GC),norandomizedheapbase64 go env GOEXPERIMENT 2>/dev/null),$(LEAN_GC))
 OCIRUN_TAGS := $(TAGS) seccomp
 # --wrap: nsenter/begin.c, pages.c, watcher.c; -u: or nothing takes that from libc.a
-OCIRUN_LINK := -linkmode external -extldflags "-static -Wl,--wrap=main,--wrap=mmap,--wrap=pthread_create,-u,pthread_create"
+OCIRUN_LINK := -linkmode external -extldflags "-static -Wl,--wrap=main,--wrap=pthread_getattr_np,--wrap=mmap,--wrap=pthread_create,-u,pthread_create"
 # Without gRPC's traces for browsers the linker can leave out what nobody calls.
 SUPERVISOR_TAGS := $(TAGS) grpcnotrace
 

@@ -31,7 +31,7 @@ type stage struct {
 
 // birth is what a stage process is cloned with.
 type birth struct {
-	files      []int                              // descriptors from 0 on; socket and memory file are appended
+	files      []int                              // descriptors from 0 on; those of the stage are appended
 	cloneFlags uintptr                            // CLONE_NEW* of the namespaces that are new
 	pidFD      int                                // joined before the clone if not -1: a pidfd or a namespace's file
 	cgroup     *cgroup.Cgroup                     // cloned into its v2 directory, if it has one; may be nil
@@ -104,6 +104,8 @@ func spawn(b birth) (_ *stage, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("protecting the runtime's binary: %w", err)
 	}
+	// The stage closes it last: that takes a mount away, which waits for RCU, and the
+	// stage has nothing else to do while we read what the container is to be.
 	defer unix.Close(self)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -125,18 +127,13 @@ func spawn(b birth) (_ *stage, err error) {
 
 // start clones and executes.
 func (s *stage) start(b birth, self, socket int) error {
-	files := make([]uintptr, 0, len(b.files)+2)
+	files := make([]uintptr, 0, len(b.files)+3)
 	for _, fd := range b.files {
 		files = append(files, uintptr(fd))
 	}
-	marker := nsenter.Marker + strconv.Itoa(len(files)) + "," + strconv.Itoa(len(files)+1)
-	files = append(files, uintptr(socket), uintptr(s.memory))
-	self, err := outOfTheWay(self, files)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(self)
-	attr := &syscall.ProcAttr{Env: []string{marker}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: b.cloneFlags}}
+	first := len(files)
+	files = append(files, uintptr(socket), uintptr(s.memory), uintptr(self))
+	attr := &syscall.ProcAttr{Env: []string{nsenter.Marker + strconv.Itoa(first)}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: b.cloneFlags}}
 	closeCgroup, err := b.cloneInto(attr.Sys)
 	if err != nil {
 		return err
@@ -148,7 +145,8 @@ func (s *stage) start(b birth, self, socket int) error {
 			attr.Sys.Credential = &syscall.Credential{}
 		}
 	}
-	fork := func() error { return nsenter.Unbound(func() error { return s.fork(b, self, attr) }) }
+	program := "/proc/self/fd/" + strconv.Itoa(first+2) // as the child has it
+	fork := func() error { return nsenter.Unbound(func() error { return s.fork(b, program, attr) }) }
 	if b.pidFD < 0 {
 		return fork()
 	}
@@ -190,19 +188,19 @@ func (b *birth) cloneInto(attr *syscall.SysProcAttr) (done func(), err error) {
 
 // fork clones. Without clone3 (5.3), or CLONE_INTO_CGROUP (5.7), the process
 // is moved to its cgroup afterwards, which waits for RCU.
-func (s *stage) fork(b birth, self int, attr *syscall.ProcAttr) (err error) {
-	path, args := "/proc/self/fd/"+strconv.Itoa(self), []string{"ocirun", "init"}
-	s.pid, err = syscall.ForkExec(path, args, attr)
+func (s *stage) fork(b birth, program string, attr *syscall.ProcAttr) (err error) {
+	args := []string{"ocirun", "init"}
+	s.pid, err = syscall.ForkExec(program, args, attr)
 	if errors.Is(err, unix.EPERM) && attr.Sys.UidMappings != nil && groupsDenied() {
 		attr.Sys.GidMappingsEnableSetgroups = false
 		if attr.Sys.Credential != nil {
 			attr.Sys.Credential.NoSetGroups = true
 		}
-		s.pid, err = syscall.ForkExec(path, args, attr)
+		s.pid, err = syscall.ForkExec(program, args, attr)
 	}
 	if old := errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.E2BIG); attr.Sys.UseCgroupFD && old {
 		attr.Sys.UseCgroupFD = false
-		if s.pid, err = syscall.ForkExec(path, args, attr); err == nil {
+		if s.pid, err = syscall.ForkExec(program, args, attr); err == nil {
 			if err = b.cgroup.Add(s.pid); err != nil {
 				err = errors.Join(err, s.kill())
 			}
@@ -234,17 +232,6 @@ func joinPid(fd int) error {
 	}
 	defer unix.Close(file)
 	return unix.Setns(file, unix.CLONE_NEWPID)
-}
-
-// outOfTheWay duplicates fd to a number that ForkExec does not use in the
-// child while it moves files to theirs: it takes numbers from the highest of
-// them upwards, at most one for each and one more.
-func outOfTheWay(fd int, files []uintptr) (int, error) {
-	highest := len(files)
-	for _, file := range files {
-		highest = max(highest, int(file))
-	}
-	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, highest+len(files)+4)
 }
 
 // begin hands the plan over.

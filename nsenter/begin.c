@@ -2,12 +2,16 @@
 // other, and what processors beyond one bring are threads to start. Go takes
 // GOMAXPROCS from the vector that the kernel laid out, before any Go code runs,
 // where a variable set by setenv(3) is not. The linker sends the C library's call
-// of main here (--wrap=main in the Makefile; without it nobody calls this).
+// of main and pthread_getattr_np here (--wrap in the Makefile; without it nobody
+// calls this).
 #include <alloca.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "begin.h"
+
+#define STACK (256UL << 10) /* of the first thread, for Go */
 
 static const char one[] = "GOMAXPROCS=1";
 
@@ -19,10 +23,20 @@ static void prepare(void)
 	/* Go's threads give back what they were started with, and for that each would
 	 * map an arena of its own, 128 MiB of addresses, and touch three pages of it. */
 	mallopt(M_ARENA_MAX, 1);
-	if (faults_are_dear()) {
+	if (fault_cost() >= FELT)
 		bind_processor();
+	if (fault_cost() >= DEAR)
 		fill_in_program();
-	}
+}
+
+/* Go asks once how far the first thread's stack reaches, and the C library would read
+ * that out of /proc/self/maps. What Go needs of it is certainly there. */
+int __wrap_pthread_getattr_np(pthread_t thread, pthread_attr_t *attr)
+{
+	unsigned long here = (unsigned long)__builtin_frame_address(0);
+
+	(void)thread;
+	return pthread_attr_setstack(attr, (void *)((here - STACK) & -4096UL), STACK);
 }
 
 int __wrap_main(int argc, char **argv, char **envp)

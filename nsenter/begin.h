@@ -2,9 +2,12 @@
 #ifndef BEGIN_H
 #define BEGIN_H
 
-/* faults_are_dear reports whether a page fault takes far longer than on a machine
- * without a hypervisor, and with it whatever else needs one, as an interrupt does. */
-int faults_are_dear(void);
+/* fault_cost returns the nanoseconds that a page fault takes, and with it a measure of
+ * whatever else a hypervisor may have to do with, as interrupts of another processor. */
+long fault_cost(void);
+
+#define FELT 800  /* where a hypervisor nests page tables */
+#define DEAR 4000 /* where it shadows them */
 
 /* fill_in_program maps the program's pages that are read only, all at once. */
 void fill_in_program(void);

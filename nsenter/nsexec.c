@@ -447,15 +447,17 @@ static struct stage stage;
 
 __attribute__((constructor)) static void nsexec(int argc, char **argv, char **envp)
 {
-	int memory;
+	int first, memory;
 	(void)argc;
 	(void)argv;
 	if (envp == NULL || envp[0] == NULL || strncmp(envp[0], PLAN_MARKER, sizeof(PLAN_MARKER) - 1) != 0)
 		return;
 	for (int i = 0; i < SLOT_COUNT; i++)
 		stage.slots[i] = -1;
-	if (sscanf(envp[0] + sizeof(PLAN_MARKER) - 1, "%d,%d", &stage.socket, &memory) != 2)
+	if (sscanf(envp[0] + sizeof(PLAN_MARKER) - 1, "%d", &first) != 1)
 		_exit(1);
+	stage.socket = first;
+	memory = first + 1;
 	/* Hidden before anything of the container is touched: a process of it
 	 * may see us by a joined pid namespace (CVE-2016-9962). */
 	prctl(PR_SET_DUMPABLE, 0);
@@ -464,6 +466,7 @@ __attribute__((constructor)) static void nsexec(int argc, char **argv, char **en
 	umask(0); /* modes in the plan are exact */
 	fcntl(stage.socket, F_SETFD, FD_CLOEXEC);
 	fcntl(memory, F_SETFD, FD_CLOEXEC);
+	close(first + 2); /* the program: its mount goes, which takes the kernel a while */
 	await(&stage);
 	map_plan(&stage, memory);
 	apply(&stage);

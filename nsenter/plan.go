@@ -13,7 +13,8 @@ import (
 )
 
 // Marker is the environment of a process that is to run the stage:
-// "_OCIRUN_STAGE=" + socket + "," + memory file, both descriptors' numbers.
+// "_OCIRUN_STAGE=" and the number of the first of three descriptors, which are
+// the socket, the memory file and the program.
 const Marker = C.PLAN_MARKER
 
 // Code names an operation; plan.h says what its texts and numbers are.

@@ -184,7 +184,8 @@ _Static_assert(sizeof(struct plan_message_packet) == 24, "plan_message_packet's 
 
 /*
  * The child is told by its environment's first and only entry:
- * PLAN_MARKER followed by the numbers of the socket and the memory file.
+ * PLAN_MARKER followed by the number of the first of three descriptors: the
+ * socket, the memory file, and the program itself.
  */
 #define PLAN_MARKER "_OCIRUN_STAGE="
 

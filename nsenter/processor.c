@@ -1,8 +1,8 @@
 // The processor that the parent runs on. What it does is one thing after the other,
 // on threads that Go hands its work to and fro between. Each handing over may wake
-// another processor, which is a microsecond on most machines, but up to a hundred
-// where an interrupt of another processor goes through a hypervisor. There all of
-// Go's threads stay on the one that they were started on: 5 to 10 % of a run.
+// another processor, which is a microsecond by itself, but 10 to 100 where an
+// interrupt of another processor goes through a hypervisor. There all of Go's threads
+// stay on the one that they were started on: 5 to 10 % of a run.
 //
 // What is started by such a thread would stay there, too, and what waits for long
 // should not be there for ever: fork with the thread unbound, and unbind all before
