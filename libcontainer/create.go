@@ -191,6 +191,14 @@ func (l *launch) bring(ctx context.Context) error {
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
+	if l.limitsLater(l.cgroup) {
+		if err := l.setCPU(); err != nil {
+			return err
+		}
+		if err := l.child.goOn(); err != nil {
+			return err
+		}
+	}
 	if !staged(l.spec, l.user) { // else the process is yet to be born
 		if err := l.record(); err != nil {
 			return err
@@ -233,8 +241,13 @@ func (l *launch) work() error {
 		return err
 	}
 	// Also without resources: a container never has more than the default devices.
-	if err := l.cgroup.Set(l.spec.Linux.Resources); err != nil {
+	if err := l.cgroup.SetButCPU(l.spec.Linux.Resources); err != nil {
 		return fmt.Errorf("setting the cgroup's limits: %w", err)
+	}
+	if !l.limitsLater(l.cgroup) {
+		if err := l.setCPU(); err != nil {
+			return err
+		}
 	}
 	failpoint.At("launch-cgroup-set")
 	if err := l.compileFilter(); err != nil {
@@ -244,6 +257,15 @@ func (l *launch) work() error {
 		return err
 	}
 	return l.compile()
+}
+
+// setCPU gives the cgroup its processors.
+func (l *launch) setCPU() error {
+	if err := l.cgroup.SetCPU(l.spec.Linux.Resources); err != nil {
+		return fmt.Errorf("setting the cgroup's limits: %w", err)
+	}
+	failpoint.At("launch-cpu-set")
+	return nil
 }
 
 // compileFilter compiles the seccomp profile, if there is one.
@@ -265,7 +287,9 @@ func notCompiled(err error) error { return fmt.Errorf("compiling the seccomp fil
 
 // makeCgroup makes the cgroup that spec names.
 func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
-	l.cgroup, err = cgroup.Make(l.layout, spec, l.container.ID, l.opts.Cgroup)
+	opts := l.opts.Cgroup
+	opts.LateCPU = true
+	l.cgroup, err = cgroup.Make(l.layout, spec, l.container.ID, opts)
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}

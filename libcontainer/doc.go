@@ -16,6 +16,7 @@
 //	make and set the cgroup
 //	compile plan, filter
 //	plan into the memory file, "plan" ─> joins cgroup and namespaces, mounts
+//	v1's cpuset and cpu, "continue" ───> joins the cpuset
 //	save state.json, config.json
 //	                     <── "step" ──── at each Sync, if there are hooks
 //	run hooks ─────────── "continue" ──> pivot_root, terminal, user, lookup

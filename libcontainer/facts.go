@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,6 +47,11 @@ func (l *launch) compile() error {
 	if !l.opts.Cgroup.Systemd { // which has moved the process
 		f.joinFiles = cg.JoinFiles()
 	}
+	if l.limitsLater(cg) {
+		f.lateCPU = true
+		f.lateFile, _ = cg.CpusetFile()
+		f.joinFiles = slices.DeleteFunc(f.joinFiles, func(file string) bool { return file == f.lateFile })
+	}
 	f.joinFiles = append(f.joinFiles, l.resctrl.TaskFiles()...)
 	err := f.ofProcess(l.spec)
 	if err != nil {
@@ -56,6 +62,27 @@ func (l *launch) compile() error {
 		slog.Debug("plan:\n" + l.plan.String())
 	}
 	return err
+}
+
+// limitsLater reports whether v1's limits of processors can wait until the process
+// has begun. It must not need them before it is done with mounts, nor ask for
+// anything else before, and must find the cpuset's file then: on a path that is not
+// in the root, by a name space that is not rooted in the cgroup.
+func (l *launch) limitsLater(cg *cgroup.Cgroup) bool {
+	linux := l.spec.Linux
+	file, alone := cg.CpusetFile()
+	switch {
+	case l.layout.Mode == cgroup.V2, l.opts.Cgroup.Systemd, !alone, below(file, l.rootfs):
+		return false
+	case staged(l.spec, l.user), private(l.spec, specs.UserNamespace), private(l.spec, specs.CgroupNamespace), len(linux.NetDevices) > 0:
+		return false
+	}
+	cpu := linux.Resources
+	return cpu == nil || cpu.CPU == nil || cpu.CPU.RealtimeRuntime == nil && cpu.CPU.RealtimePeriod == nil
+}
+
+func below(file, directory string) bool {
+	return strings.HasPrefix(file, strings.TrimSuffix(directory, "/")+"/")
 }
 
 func (l *launch) detectCgroups() {

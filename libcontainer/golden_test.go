@@ -87,6 +87,10 @@ var goldenPlans = map[string]func(*specs.Spec, *facts){
 		addMount(cgroupMount)(s, f)
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	},
+	"cgroup-v1-late-cpu": func(s *specs.Spec, f *facts) {
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/hook"}}}
+		f.lateCPU, f.lateFile = true, "/sys/fs/cgroup/cpuset/c/tasks"
+	},
 	"cgroup-v2": func(s *specs.Spec, f *facts) {
 		goldenV2(f)
 		addMount(cgroupMount)(s, f)

@@ -187,7 +187,7 @@ func (b *birth) cloneInto(attr *syscall.SysProcAttr) (done func(), err error) {
 }
 
 // fork clones. Without clone3 (5.3), or CLONE_INTO_CGROUP (5.7), the process
-// is moved to its cgroup afterwards, which waits for RCU.
+// is moved to its v2 cgroup afterwards, which waits for RCU.
 func (s *stage) fork(b birth, program string, attr *syscall.ProcAttr) (err error) {
 	args := []string{"ocirun", "init"}
 	s.pid, err = syscall.ForkExec(program, args, attr)
@@ -201,7 +201,7 @@ func (s *stage) fork(b birth, program string, attr *syscall.ProcAttr) (err error
 	if old := errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.E2BIG); attr.Sys.UseCgroupFD && old {
 		attr.Sys.UseCgroupFD = false
 		if s.pid, err = syscall.ForkExec(program, args, attr); err == nil {
-			if err = b.cgroup.Add(s.pid); err != nil {
+			if err = cgroup.At(cgroup.Location{V2: b.cgroup.Dir()}).Add(s.pid); err != nil { // v1's it joins itself
 				err = errors.Join(err, s.kill())
 			}
 		}
@@ -263,15 +263,25 @@ func (s *stage) send(kind nsenter.MessageType) error {
 	return nil
 }
 
+// goOn tells the child that what it may wait for is done. If it has died its own
+// word, which is still to be received, says why.
+func (s *stage) goOn() error {
+	err := s.send(nsenter.MessageContinue)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return nil
+	}
+	return err
+}
+
 // receive returns the next message; ok is false when the child closed.
 func (s *stage) receive() (m nsenter.Message, ok bool, err error) {
 	packet := make([]byte, 64)
 	for {
 		n, _, err := unix.Recvfrom(s.socket, packet, 0)
 		switch {
-		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNRESET): // reset: it died with our word unread; its own may be there
 			continue
-		case errors.Is(err, unix.ECONNRESET), err == nil && n == 0: // reset: it died with our word unread
+		case err == nil && n == 0:
 			return m, false, nil
 		case err != nil:
 			return m, false, fmt.Errorf("listening to the container's process: %w", err)

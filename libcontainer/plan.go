@@ -29,6 +29,8 @@ type facts struct {
 	root      rootfs.Host
 	id        string
 	joinFiles []string // cgroup files that take in the process that writes 0
+	lateCPU   bool     // the parent gives the cgroup its CPUs meanwhile
+	lateFile  string   // of a cgroup that has none before
 	joinFDs   []int    // the same as inherited; in a user namespace they cannot be opened
 	fd        descriptors
 	available uint64 // capabilities the runtime can give
@@ -55,13 +57,18 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	// sysctls and labels are written by it (CVE-2025-52881).
 	plan.Add(nsenter.Op{Code: nsenter.Proc, Why: "opening the host's /proc"})
 	joinCgroup(plan, f)
-	everyCPU(plan)
+	if !f.lateCPU {
+		everyCPU(plan)
+	}
 	namespacePart(plan, spec, f)
 	mounts, err := rootfs.Build(spec, &f.root)
 	if err != nil {
 		return nil, err
 	}
 	plan.Ops = append(plan.Ops, mounts...)
+	if f.lateCPU {
+		joinLate(plan, f.lateFile)
+	}
 	if hasCreateHooks(spec) {
 		// After the mounts, before the switch of roots (config.md, hooks).
 		op := nsenter.Op{Code: nsenter.Sync, Num: num(stepCreate), Why: "prestart, createRuntime and createContainer hooks"}
@@ -144,6 +151,15 @@ func joinCgroup(plan *nsenter.Plan, f *facts) {
 		}
 		plan.Add(op)
 	}
+}
+
+// joinLate joins what the parent had to do something about first.
+func joinLate(plan *nsenter.Plan, file string) {
+	plan.Add(nsenter.Op{Code: nsenter.Await, Why: "waiting until the cgroup has its CPUs"})
+	if file != "" {
+		plan.Add(nsenter.Op{Code: nsenter.Write, Text: text(file, "0"), Why: "joining the cgroup of " + file})
+	}
+	everyCPU(plan)
 }
 
 // everyCPU undoes what the runtime itself was bound to, as by systemd's

@@ -159,6 +159,13 @@ func TestFailuresAreClassifiedAndLeaveNothing(t *testing.T) {
 		{"namespace", []string{"true"}, "", `joining network namespace "/nope": no such file or directory`, func(s *sandbox) {
 			s.setNamespace(specs.NetworkNamespace, "/nope")
 		}},
+		{"cpu quota", []string{"true"}, errdefs.SpecInvalid, `linux.resources.cpu.quota`, func(s *sandbox) {
+			quota := int64(1)
+			s.spec.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota}}
+		}},
+		{"cpus", []string{"true"}, errdefs.SpecInvalid, `linux.resources.cpu.cpus`, func(s *sandbox) {
+			s.spec.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}}
+		}},
 		{"invalid spec", []string{"true"}, errdefs.SpecInvalid, `process.cwd: Cwd must be an absolute path`, func(s *sandbox) {
 			s.spec.Process.Cwd = "x"
 		}},

@@ -19,7 +19,8 @@ type MessageType uint32
 //	child → parent   MessageStep      at each Sync; Value is the step
 //	child → parent   MessagePid       at Clone; Value is the pid that goes on
 //	child → parent   MessageListener  at Seccomp with Listener; Value is its descriptor
-//	parent → child   MessageContinue  answers MessageStep, MessagePid and MessageListener
+//	parent → child   MessageContinue  answers MessageStep, MessagePid and MessageListener; unasked, for
+//	                                  Await, which comes before any of these
 //	child → parent   MessageReady     at Ready; nothing follows
 //	child → parent   MessageError     at the first failure; nothing follows
 //

@@ -283,6 +283,14 @@ static int op_sync(struct stage *s, const struct plan_op *op)
 	return 0;
 }
 
+/* The parent has said so already, if it was faster. */
+static int op_await(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	await(s);
+	return 0;
+}
+
 static int op_loopback(struct stage *s, const struct plan_op *op)
 {
 	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
@@ -371,6 +379,7 @@ static const operation operations[OP_COUNT] = {
 	[OP_AWAIT_START] = op_await_start,
 	[OP_SECCOMP] = op_seccomp,
 	[OP_EXEC] = op_exec,
+	[OP_AWAIT] = op_await,
 };
 
 /* Everything that an operation refers to must lie inside the plan. */

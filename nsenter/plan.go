@@ -76,6 +76,7 @@ const (
 	AwaitStart   Code = C.OP_AWAIT_START
 	Seccomp      Code = C.OP_SECCOMP
 	Exec         Code = C.OP_EXEC
+	Await        Code = C.OP_AWAIT
 )
 
 var codeNames = [...]string{
@@ -90,7 +91,7 @@ var codeNames = [...]string{
 	Rlimit: "rlimit", Umask: "umask", Chdir: "chdir", Bounding: "bounding", User: "user",
 	Caps: "caps", NoNewPrivs: "no-new-privs", Home: "home", Env: "env", Args: "args",
 	Lookup: "lookup", Cloexec: "cloexec", Ready: "ready", AwaitStart: "await-start",
-	Seccomp: "seccomp", Exec: "exec",
+	Seccomp: "seccomp", Exec: "exec", Await: "await",
 }
 
 func (c Code) String() string {

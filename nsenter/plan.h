@@ -123,6 +123,7 @@ enum plan_code {
 	OP_AWAIT_START, /* reads a byte from SLOT_FIFO */
 	OP_SECCOMP,  /* b = struct sock_filter[], n0 = flags; with FLAG_LISTENER the parent takes the listener */
 	OP_EXEC,
+	OP_AWAIT,    /* waits until the parent has done what it does meanwhile, or goes on if it has */
 	OP_COUNT
 };
 

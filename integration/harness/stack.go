@@ -115,7 +115,18 @@ func Root() string {
 // t.TempDir it is removed only when nothing is mounted below it.
 func TempDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", leftovers.Prefix)
+	return tempDir(t, "/tmp")
+}
+
+// MemoryDir is a directory in memory, as /run is on most machines.
+func MemoryDir(t testing.TB) string {
+	t.Helper()
+	return tempDir(t, "/dev/shm")
+}
+
+func tempDir(t testing.TB, parent string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, leftovers.Prefix)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,7 @@ func tables() ([]Item, error) {
 
 func directories() ([]Item, error) {
 	var items []Item
-	for _, parent := range []string{"/tmp", "/var/tmp", "/run"} {
+	for _, parent := range []string{"/tmp", "/var/tmp", "/run", "/dev/shm"} {
 		found, err := named(Directory, parent, ourName)
 		if err != nil {
 			return nil, err

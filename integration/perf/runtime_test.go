@@ -20,13 +20,7 @@ import (
 
 // TestRuntimes measures `RUNTIME run` of /bin/true.
 func TestRuntimes(t *testing.T) {
-	harness.NeedRoot(t)
-	dir := harness.TempDir(t)
-	runtimes := append([]bundle.Runtime{{Name: "ocirun", Path: harness.Binary("ocirun"), Root: filepath.Join(dir, "root-ocirun")}},
-		bundle.References(dir)...)
-	if len(runtimes) == 1 {
-		t.Skip("neither runc nor crun is installed")
-	}
+	runtimes, dir := allRuntimes(t)
 	sizes(runtimes)
 	for _, kind := range []struct {
 		name string

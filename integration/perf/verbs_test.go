@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -15,17 +16,18 @@ import (
 	"github.com/engined/engined/integration/leftovers"
 )
 
-// allRuntimes returns ocirun and those it is compared with.
+// allRuntimes returns ocirun and those it is compared with, which keep their state in
+// memory, and a directory for bundles.
 func allRuntimes(t *testing.T) (runtimes []bundle.Runtime, dir string) {
 	t.Helper()
 	harness.NeedRoot(t)
-	dir = harness.TempDir(t)
-	runtimes = append([]bundle.Runtime{{Name: "ocirun", Path: harness.Binary("ocirun"), Root: filepath.Join(dir, "root-ocirun")}},
-		bundle.References(dir)...)
+	state := harness.MemoryDir(t)
+	runtimes = append([]bundle.Runtime{{Name: "ocirun", Path: harness.Binary("ocirun"), Root: filepath.Join(state, "root-ocirun")}},
+		bundle.References(state)...)
 	if len(runtimes) == 1 {
 		t.Skip("neither runc nor crun is installed")
 	}
-	return runtimes, dir
+	return runtimes, harness.TempDir(t)
 }
 
 // call is one call that must succeed. Nothing reads its output: a container
@@ -122,10 +124,15 @@ func together(n int, one func(i int) error) error {
 }
 
 // TestCrowded measures run of /bin/true beside 500 containers that live, and
-// without them. What all runtimes take longer for is the kernel's.
+// beside none, in turns: first none, then all, then none again. Each runtime is by
+// itself, since what the kernel does later about a container that is gone takes longer
+// beside many, too. What all take longer for is the kernel's.
 func TestCrowded(t *testing.T) {
 	runtimes, dir := allRuntimes(t)
-	live := few(500)
+	live, rounds := few(500), 1
+	if *full {
+		rounds = 3
+	}
 	var contenders []contender
 	for _, runtime := range runtimes {
 		own, probe := filepath.Join(dir, "probe", runtime.Name), leftovers.Prefix+"crowded-"+runtime.Name
@@ -134,19 +141,60 @@ func TestCrowded(t *testing.T) {
 		}
 		contenders = append(contenders, contender{name: runtime.Name, once: func() error { return call(runtime, own, "run", probe) }})
 	}
-	undo := crowd(t, runtimes[0], dir, live)
-	show(t, fmt.Sprintf("run of /bin/true, dockerd's spec, beside %d live containers", live), 150, 0, contenders)
-	undo()
-	show(t, "run of /bin/true, dockerd's spec, beside none", 150, 0, contenders)
-}
-
-// crowd starts n containers; the returned function ends them.
-func crowd(t *testing.T, runtime bundle.Runtime, dir string, n int) func() {
-	t.Helper()
 	shared := filepath.Join(dir, "crowd")
 	if err := bundle.Make(shared, bundle.Docker("unused")); err != nil {
 		t.Fatal(err)
 	}
+	pauses := []time.Duration{0, 150 * time.Millisecond}
+	beside, alone := make([][]measured, len(pauses)), make([][]measured, len(pauses))
+	all := func(results [][]measured) {
+		for i, idle := range pauses {
+			results[i] = more(t, results[i], idle, contenders)
+		}
+	}
+	for range rounds {
+		if *full {
+			time.Sleep(5 * time.Second) // the kernel takes away later what is gone
+		}
+		all(alone)
+		undo := crowd(t, runtimes[0], shared, live)
+		all(beside)
+		undo()
+	}
+	if !*full {
+		return
+	}
+	for i, idle := range pauses {
+		fmt.Print(table(fmt.Sprintf("run of /bin/true, dockerd's spec, %v idle between, beside none", idle), alone[i]),
+			table(fmt.Sprintf("the same beside %d live containers", live), beside[i]))
+		for j := range contenders {
+			fmt.Printf("  %-12s takes %.2f of what it takes beside none\n", contenders[j].name,
+				float64(quantile(beside[i][j].times, 0.5))/float64(quantile(alone[i][j].times, 0.5)))
+		}
+	}
+}
+
+// more adds samples to those that there are.
+func more(t *testing.T, results []measured, idle time.Duration, contenders []contender) []measured {
+	t.Helper()
+	if results == nil {
+		results = make([]measured, len(contenders))
+	}
+	for i := range contenders {
+		added, err := takeTurns(few(30), idle, contenders[i:i+1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		results[i].name = contenders[i].name
+		results[i].times = append(results[i].times, added[0].times...)
+		slices.Sort(results[i].times)
+	}
+	return results
+}
+
+// crowd starts n containers of one bundle; the returned function ends them.
+func crowd(t *testing.T, runtime bundle.Runtime, shared string, n int) func() {
+	t.Helper()
 	var ids []string
 	remove := func() {
 		for _, id := range ids {

@@ -69,6 +69,19 @@ func (c *Cgroup) JoinFiles() []string {
 	return files
 }
 
+// CpusetFile returns the one of JoinFiles that is the cpuset's, "" if there is none,
+// and false if it is another controller's, too.
+func (c *Cgroup) CpusetFile() (file string, alone bool) {
+	switch dir := c.dirOf("cpuset"); {
+	case dir == "":
+		return "", true
+	case dir != c.location.V1["cpuset"]:
+		return "", false
+	default:
+		return filepath.Join(dir, "tasks"), true
+	}
+}
+
 // Dir returns the v2 directory for CLONE_INTO_CGROUP, or "" where v2 is not
 // mounted. On a hybrid host both are needed: clone into Dir, then write to
 // JoinFiles.

@@ -19,6 +19,7 @@ import (
 // Options modify Make.
 type Options struct {
 	Systemd  bool // --systemd-cgroup: the caller uses MakeUnit instead of Make
+	LateCPU  bool // a new v1 cpuset stays empty, and refuses processes, until SetCPU
 	Rootless bool // as below a user namespace: what cannot be made for lack of permission is left out, unless the spec names a path
 }
 
@@ -36,7 +37,7 @@ func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, 
 	existed := false
 	for _, h := range layout.hierarchies {
 		dir := h.dir(cgroupsPath, id, layout.Mode == V2)
-		made, err := h.make(dir, resources, layout.Mode == V2)
+		made, err := h.make(dir, resources, layout.Mode == V2, opts.LateCPU)
 		if lacksPermission(err) && cgroupsPath == "" && (opts.Rootless || InUserNamespace()) {
 			continue
 		}
@@ -138,12 +139,17 @@ func (h Hierarchy) at(path string) string {
 
 // make creates dir and what its parents need so that processes can join. It
 // reports whether dir is new.
-func (h Hierarchy) make(dir string, r *specs.LinuxResources, v2 bool) (made bool, err error) {
+func (h Hierarchy) make(dir string, r *specs.LinuxResources, v2, lateCPU bool) (made bool, err error) {
 	switch {
 	case h.Name == "" && v2:
 		return makeUnified(h.Mountpoint, dir)
 	case h.has("cpuset"):
-		return makeCpuset(h.Mountpoint, dir, r)
+		if err := makeCpusets(h.Mountpoint, filepath.Dir(dir)); err != nil {
+			return false, err
+		}
+		if !lateCPU {
+			return makeCpuset(dir, r)
+		}
 	}
 	return mkdirAll(dir)
 }
@@ -171,32 +177,46 @@ func mkdirAll(dir string) (made bool, err error) {
 	return false, &os.PathError{Op: "mkdir", Path: dir, Err: err}
 }
 
+// makeCpusets makes dir, and what is above it, in v1's cpuset hierarchy.
+func makeCpusets(mountpoint, dir string) error {
+	if dir == mountpoint || !strings.HasPrefix(dir, mountpoint+"/") {
+		return nil
+	}
+	if err := makeCpusets(mountpoint, filepath.Dir(dir)); err != nil {
+		return err
+	}
+	_, err := makeCpuset(dir, nil)
+	return err
+}
+
 // makeCpuset creates dir in v1's cpuset hierarchy, in which a new cgroup has
 // neither CPUs nor memory nodes, and refuses processes, until they are copied
 // from its parent. What the spec sets for dir itself is left to Set.
-func makeCpuset(mountpoint, dir string, r *specs.LinuxResources) (made bool, err error) {
-	parent := filepath.Dir(dir)
-	if parent != mountpoint && strings.HasPrefix(parent, mountpoint+"/") {
-		if _, err := makeCpuset(mountpoint, parent, nil); err != nil {
-			return false, err
-		}
-	}
+func makeCpuset(dir string, r *specs.LinuxResources) (made bool, err error) {
 	made, err = mkdirAll(dir)
 	if err != nil {
 		return false, err
 	}
+	if err := inheritCpuset(dir, r, made); err != nil {
+		if made {
+			err = errors.Join(err, rmdir(dir))
+		}
+		return false, err
+	}
+	return made, nil
+}
+
+// inheritCpuset copies from the parent what the spec does not set and dir lacks.
+func inheritCpuset(dir string, r *specs.LinuxResources, fresh bool) error {
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		if setsCpuset(r, file) {
 			continue
 		}
-		if err := inherit(parent, dir, file, made); err != nil {
-			if made {
-				err = errors.Join(err, rmdir(dir))
-			}
-			return false, err
+		if err := inherit(filepath.Dir(dir), dir, file, fresh); err != nil {
+			return err
 		}
 	}
-	return made, nil
+	return nil
 }
 
 // setsCpuset reports whether Set will write the file.

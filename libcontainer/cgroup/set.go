@@ -14,14 +14,49 @@ import (
 // Set writes the limits of r, and r's device rules: at create, when r may be
 // nil. See Update for a container that runs.
 func (c *Cgroup) Set(r *specs.LinuxResources) error {
+	if err := c.SetButCPU(r); err != nil {
+		return err
+	}
+	return c.SetCPU(r)
+}
+
+// SetButCPU checks all that Set writes, and writes it, without what is left to
+// SetCPU.
+func (c *Cgroup) SetButCPU(r *specs.LinuxResources) error {
 	if r == nil {
 		r = &specs.LinuxResources{}
 	}
 	if err := c.setDevices(r.Devices); err != nil {
 		return err
 	}
-	return c.setLimits(r)
+	if err := validate(r); err != nil {
+		return err
+	}
+	if c.unified() {
+		return c.updateV2(r)
+	}
+	return c.updateV1(r, func(controller string) bool { return !isCPU(controller) })
 }
+
+// SetCPU writes v1's cpuset and cpu, for which the kernel looks at all the other
+// cgroups there are (0.02 ms each beside none, 0.15 beside 500): a start can do it
+// beside what the container's process does, if that joins the cpuset afterwards.
+func (c *Cgroup) SetCPU(r *specs.LinuxResources) error {
+	if c.unified() {
+		return nil
+	}
+	if r == nil {
+		r = &specs.LinuxResources{}
+	}
+	if dir := c.dirOf("cpuset"); dir != "" {
+		if err := inheritCpuset(dir, r, false); err != nil {
+			return err
+		}
+	}
+	return c.updateV1(r, isCPU)
+}
+
+func isCPU(controller string) bool { return controller == "cpuset" || controller == "cpu" }
 
 // Update writes the limits of r, to systemd too if it made the cgroup, and
 // leaves devices alone.
@@ -42,7 +77,7 @@ func (c *Cgroup) setLimits(r *specs.LinuxResources) error {
 	if c.unified() {
 		return c.updateV2(r)
 	}
-	return c.updateV1(r)
+	return c.updateV1(r, func(string) bool { return true })
 }
 
 // validate refuses what the kernel would silently clamp or accept by accident.

@@ -11,8 +11,8 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// updateV1 writes r's limits, one controller after another.
-func (c *Cgroup) updateV1(r *specs.LinuxResources) error {
+// updateV1 writes r's limits, one controller of those wanted after another.
+func (c *Cgroup) updateV1(r *specs.LinuxResources, wanted func(controller string) bool) error {
 	if len(r.Unified) > 0 {
 		return invalid("unified", "invalid configuration: cannot use unified on cgroup v1")
 	}
@@ -30,6 +30,9 @@ func (c *Cgroup) updateV1(r *specs.LinuxResources) error {
 		{"net_prio", setNetPriorities},
 		{"rdma", setRdma},
 	} {
+		if !wanted(step.controller) {
+			continue
+		}
 		s := &setter{dir: c.dirOf(step.controller), controller: step.controller}
 		if step.set(s, r); s.err != nil {
 			return s.err

@@ -152,7 +152,7 @@ func (c *Cgroup) join(h Hierarchy, v2, rootless bool, r *specs.LinuxResources, p
 	if h.Name != "" {
 		dir = c.location.V1[h.Name]
 	}
-	_, err := h.make(dir, r, v2)
+	_, err := h.make(dir, r, v2, false)
 	if rootless && lacksPermission(err) {
 		err = nil
 	}
