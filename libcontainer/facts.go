@@ -67,7 +67,7 @@ func (l *launch) compile() error {
 // limitsLater reports whether v1's limits of processors can wait until the process
 // has begun. It must not need them before it is done with mounts, nor ask for
 // anything else before, and must find the cpuset's file then: on a path that is not
-// in the root, by a name space that is not rooted in the cgroup.
+// in the root, by a namespace that is not rooted in the cgroup.
 func (l *launch) limitsLater(cg *cgroup.Cgroup) bool {
 	linux := l.spec.Linux
 	file, alone := cg.CpusetFile()
@@ -77,8 +77,8 @@ func (l *launch) limitsLater(cg *cgroup.Cgroup) bool {
 	case staged(l.spec, l.user), private(l.spec, specs.UserNamespace), private(l.spec, specs.CgroupNamespace), len(linux.NetDevices) > 0:
 		return false
 	}
-	cpu := linux.Resources
-	return cpu == nil || cpu.CPU == nil || cpu.CPU.RealtimeRuntime == nil && cpu.CPU.RealtimePeriod == nil
+	resources := linux.Resources
+	return resources == nil || resources.CPU == nil || resources.CPU.RealtimeRuntime == nil && resources.CPU.RealtimePeriod == nil
 }
 
 func below(file, directory string) bool {
