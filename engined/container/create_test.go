@@ -67,6 +67,8 @@ func TestWhatCannotBeRunIsRefusedAtCreate(t *testing.T) {
 		{"Nano CPUs and CPU Period cannot both be set", errdefs.InvalidArgument, func(_ *apicontainer.Config, h *apicontainer.HostConfig) { h.NanoCPUs, h.CPUPeriod = 1e9, 1000 }},
 		{"larger than memory limit", errdefs.InvalidArgument, func(_ *apicontainer.Config, h *apicontainer.HostConfig) { h.Memory, h.MemorySwap = 64<<20, 32<<20 }},
 		{"Invalid value 1-x for cpuset cpus", errdefs.InvalidArgument, func(_ *apicontainer.Config, h *apicontainer.HostConfig) { h.CpusetCpus = "1-x" }},
+		{"Requested CPUs are not available - requested 0,9999, available: 0", errdefs.InvalidArgument, func(_ *apicontainer.Config, h *apicontainer.HostConfig) { h.CpusetCpus = "0,9999" }},
+		{"Requested memory nodes are not available - requested 0-999, available: 0", errdefs.InvalidArgument, func(_ *apicontainer.Config, h *apicontainer.HostConfig) { h.CpusetMems = "0-999" }},
 		{"PortBindings", errdefs.NotImplemented, func(_ *apicontainer.Config, h *apicontainer.HostConfig) {
 			h.PortBindings = apinetwork.PortMap{apinetwork.MustParsePort("80/tcp"): {}}
 		}},

@@ -3,7 +3,6 @@ package container
 import (
 	"path"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -137,30 +136,8 @@ func checkCPU(r *Record, invalid func(string, ...any) error) error {
 		return invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)")
 	case h.BlkioWeight > 0 && (h.BlkioWeight < 10 || h.BlkioWeight > 1000):
 		return invalid("Range of blkio weight is from 10 to 1000")
-	case !cpuList(h.CpusetCpus):
-		return invalid("Invalid value %s for cpuset cpus", h.CpusetCpus)
-	case !cpuList(h.CpusetMems):
-		return invalid("Invalid value %s for cpuset mems", h.CpusetMems)
 	}
-	return nil
-}
-
-// cpuList says whether text is a list of numbers and ranges, as "0-2,5".
-func cpuList(text string) bool {
-	if text == "" {
-		return true
-	}
-	for item := range strings.SplitSeq(text, ",") {
-		low, high, isRange := strings.Cut(item, "-")
-		from, err := strconv.ParseUint(low, 10, 16)
-		if err != nil {
-			return false
-		}
-		if to, err := strconv.ParseUint(high, 10, 16); isRange && (err != nil || to < from) {
-			return false
-		}
-	}
-	return true
+	return checkCpuset(h, invalid)
 }
 
 func checkSecurity(r *Record, _ func(string, ...any) error) error {
