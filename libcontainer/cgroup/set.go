@@ -29,13 +29,7 @@ func (c *Cgroup) SetButCPU(r *specs.LinuxResources) error {
 	if err := c.setDevices(r.Devices); err != nil {
 		return err
 	}
-	if err := validate(r); err != nil {
-		return err
-	}
-	if c.unified() {
-		return c.updateV2(r)
-	}
-	return c.updateV1(r, func(controller string) bool { return !isCPU(controller) })
+	return c.setLimits(r, func(controller string) bool { return !isCPU(controller) })
 }
 
 // SetCPU writes v1's cpuset and cpu, for which the kernel looks at all the other
@@ -67,17 +61,18 @@ func (c *Cgroup) Update(ctx context.Context, r *specs.LinuxResources) error {
 	if err := c.updateUnit(ctx, r); err != nil {
 		return err
 	}
-	return c.setLimits(r)
+	return c.setLimits(r, func(string) bool { return true })
 }
 
-func (c *Cgroup) setLimits(r *specs.LinuxResources) error {
+// setLimits writes what r says: on v1 for the controllers wanted.
+func (c *Cgroup) setLimits(r *specs.LinuxResources, wanted func(controller string) bool) error {
 	if err := validate(r); err != nil {
 		return err
 	}
 	if c.unified() {
 		return c.updateV2(r)
 	}
-	return c.updateV1(r, func(string) bool { return true })
+	return c.updateV1(r, wanted)
 }
 
 // validate refuses what the kernel would silently clamp or accept by accident.
