@@ -90,8 +90,17 @@ func memoryFile(name string) (int, error) {
 	return unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 }
 
-func seal(fd int) error {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+// sealTries is how often a seal is tried. Nobody maps what we seal, but the kernel
+// answers EBUSY, too, if it has itself held one of the pages for all of 150 ms.
+const sealTries = 5
+
+func seal(fd int) (err error) {
+	for range sealTries {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
 	return err
 }
 
