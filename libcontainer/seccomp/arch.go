@@ -1,26 +1,9 @@
 package seccomp
 
-/*
-#cgo LDFLAGS: -lseccomp
-#include <seccomp.h>
-#include <string.h>
-
-// resolve looks up count NUL-terminated names that lie one after another.
-static void resolve(uint32_t arch, const char *names, int count, int *numbers) {
-	for (int i = 0; i < count; i++) {
-		numbers[i] = seccomp_syscall_resolve_name_arch(arch, names);
-		names += strlen(names) + 1;
-	}
-}
-*/
-import "C"
-
 import (
 	"fmt"
 	"runtime"
 	"slices"
-	"strings"
-	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -30,10 +13,10 @@ import (
 
 // arch is one set of system call numbers.
 type arch struct {
-	name  specs.Arch
-	token uint32 // libseccomp's; also struct seccomp_data.arch, but for x32
-	audit uint32 // struct seccomp_data.arch
-	wide  bool   // arguments have 64 bits
+	name   specs.Arch
+	column int    // of the table of calls
+	audit  uint32 // struct seccomp_data.arch
+	wide   bool   // arguments have 64 bits
 }
 
 // x32Bit marks x32's numbers; its calls come with x86-64's audit value.
@@ -42,16 +25,16 @@ const x32Bit = 0x40000000
 // families lists, native first, what can occur on a kernel.
 var families = map[string][]arch{
 	"amd64": {
-		{specs.ArchX86_64, C.SCMP_ARCH_X86_64, unix.AUDIT_ARCH_X86_64, true},
-		{specs.ArchX86, C.SCMP_ARCH_X86, unix.AUDIT_ARCH_I386, false},
-		{specs.ArchX32, C.SCMP_ARCH_X32, unix.AUDIT_ARCH_X86_64, false},
+		{specs.ArchX86_64, columnAMD64, unix.AUDIT_ARCH_X86_64, true},
+		{specs.ArchX86, column386, unix.AUDIT_ARCH_I386, false},
+		{specs.ArchX32, columnX32, unix.AUDIT_ARCH_X86_64, false},
 	},
 	"arm64": {
-		{specs.ArchAARCH64, C.SCMP_ARCH_AARCH64, unix.AUDIT_ARCH_AARCH64, true},
-		{specs.ArchARM, C.SCMP_ARCH_ARM, unix.AUDIT_ARCH_ARM, false},
+		{specs.ArchAARCH64, columnARM64, unix.AUDIT_ARCH_AARCH64, true},
+		{specs.ArchARM, columnARM, unix.AUDIT_ARCH_ARM, false},
 	},
 	"riscv64": {
-		{specs.ArchRISCV64, C.SCMP_ARCH_RISCV64, unix.AUDIT_ARCH_RISCV64, true},
+		{specs.ArchRISCV64, columnRISCV64, unix.AUDIT_ARCH_RISCV64, true},
 	},
 }
 
@@ -92,33 +75,6 @@ func Architectures() []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// numbers resolves the names of all rules, in order. A negative number is one
-// of libseccomp's for a call that the architecture does not have.
-func (a arch) numbers(rules []rule) []C.int {
-	names := make([]byte, 0, 8192)
-	count := 0
-	for _, r := range rules {
-		for _, name := range r.names {
-			if i := strings.IndexByte(name, 0); i >= 0 {
-				name = name[:i] + "\x01" // no call's name; keeps the list aligned
-			}
-			names = append(append(names, name...), 0)
-			count++
-		}
-	}
-	numbers := make([]C.int, count)
-	if count > 0 {
-		C.resolve(C.uint32_t(a.token), (*C.char)(unsafe.Pointer(&names[0])), C.int(count), &numbers[0])
-	}
-	return numbers
-}
-
-// LibraryVersion is that of libseccomp, as 2.5.4.
-func LibraryVersion() string {
-	v := C.seccomp_version()
-	return fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.micro)
 }
 
 // multiplexed is a call that i386 also reaches through socketcall or ipc.

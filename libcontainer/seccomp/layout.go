@@ -53,7 +53,7 @@ func (p parsed) blocks(a arch) []block {
 		return p.cut(a, 0, math.MaxUint32)
 	}
 	blocks := p.cut(a, 0, x32Bit-1)
-	x32 := slices.IndexFunc(p.archs, func(other arch) bool { return other.audit == a.audit && other.token != a.token })
+	x32 := slices.IndexFunc(p.archs, func(other arch) bool { return other.audit == a.audit && other.column != a.column })
 	switch {
 	case x32 >= 0:
 		blocks = append(blocks, p.cut(p.archs[x32], x32Bit, math.MaxUint32)...)
@@ -122,8 +122,7 @@ type match struct {
 // matches returns all rules' numbers in [low, high], by number, then in the
 // profile's order.
 func (p parsed) matches(a arch, low, high uint32) []match {
-	numbers := a.numbers(p.rules)
-	list := make([]match, 0, len(numbers))
+	list := make([]match, 0, len(syscalls()))
 	add := func(number int, r *rule, alternatives [][]condition) {
 		if n := uint32(number); number >= 0 && n >= low && n <= high {
 			list = append(list, match{n, r, alternatives})
@@ -131,9 +130,8 @@ func (p parsed) matches(a arch, low, high uint32) []match {
 	}
 	for i := range p.rules {
 		r := &p.rules[i]
-		for range r.names {
-			number := int(numbers[0])
-			numbers = numbers[1:]
+		for _, name := range r.names {
+			number := a.number(name)
 			add(number, r, r.alternatives)
 			m, ok := i386Multiplexed(number)
 			if !ok || a.audit != unix.AUDIT_ARCH_I386 {

@@ -1,0 +1,72 @@
+package seccomp
+
+import (
+	_ "embed" // syscalls.txt
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// syscallTable is what libseccomp knows, made by its own functions
+// (testdata/syscalls.c): a line with its version and the architectures, then one
+// for each call with its numbers there. Those below zero are libseccomp's own, for
+// calls that an architecture does not have.
+//
+// A table and not the library, so that the program can be linked with any C
+// library: the archive of libseccomp is made for one.
+//
+//go:embed syscalls.txt
+var syscallTable string
+
+// unknownCall is the number of a name that no architecture has (libseccomp's
+// __NR_SCMP_ERROR).
+const unknownCall = -1
+
+// columns are the architectures that a line has numbers for.
+const (
+	columnAMD64 = iota
+	column386
+	columnX32
+	columnARM64
+	columnARM
+	columnRISCV64
+	columns
+)
+
+// syscalls is the table by name. It is read where a filter is compiled, not where one
+// is found in the cache.
+var syscalls = sync.OnceValue(func() map[string][columns]int {
+	_, lines, _ := strings.Cut(syscallTable, "\n")
+	calls := make(map[string][columns]int, strings.Count(lines, "\n"))
+	for line := range strings.Lines(lines) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		var numbers [columns]int
+		for i := range numbers {
+			var text string
+			text, rest, _ = strings.Cut(rest, " ")
+			number, err := strconv.Atoi(text)
+			if err != nil {
+				panic("seccomp: syscalls.txt: " + err.Error()) // TestSyscallsAreLibseccomps reads every line
+			}
+			numbers[i] = number
+		}
+		calls[name] = numbers
+	}
+	return calls
+})
+
+// number resolves a call's name. A negative number is one of libseccomp's for a
+// call that the architecture does not have.
+func (a arch) number(name string) int {
+	numbers, ok := syscalls()[name]
+	if !ok {
+		return unknownCall
+	}
+	return numbers[a.column]
+}
+
+// LibraryVersion is that of the libseccomp whose tables these are, as 2.5.4.
+func LibraryVersion() string {
+	version, _, _ := strings.Cut(syscallTable, " ")
+	return strings.TrimPrefix(version, "libseccomp-")
+}

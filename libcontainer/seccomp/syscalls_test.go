@@ -1,0 +1,86 @@
+package seccomp
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write syscalls.txt anew from the libseccomp that is installed")
+
+// TestSyscallsAreLibseccomps compares the table with what an installed libseccomp
+// says: all of it where that is the version which the table is of, and otherwise
+// the calls that both know.
+func TestSyscallsAreLibseccomps(t *testing.T) {
+	compiler, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skip("no gcc")
+	}
+	program := filepath.Join(t.TempDir(), "syscalls")
+	if out, err := exec.Command(compiler, "-o", program, "testdata/syscalls.c", "-lseccomp").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	theirs, err := exec.Command(program).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("syscalls.txt", theirs, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	title, lines, _ := strings.Cut(string(theirs), "\n")
+	ours, _, _ := strings.Cut(syscallTable, "\n")
+	if title == ours && string(theirs) != syscallTable {
+		t.Errorf("%s says otherwise than syscalls.txt; -update writes it anew", title)
+	}
+	known := 0
+	for line := range strings.Lines(lines) {
+		fields := strings.Fields(line)
+		call, ok := syscalls()[fields[0]]
+		if !ok {
+			continue
+		}
+		known++
+		for i, text := range fields[1:] {
+			// A later version may have a call where an earlier had none.
+			if call[i] >= 0 && !strings.HasPrefix(text, "-") && text != strconv.Itoa(call[i]) {
+				t.Errorf("%s: number %s in column %d, ours is %d", fields[0], text, i, call[i])
+			}
+		}
+	}
+	if known < 400 {
+		t.Errorf("%d calls known to both", known)
+	}
+}
+
+// Each line has as many numbers as there are architectures, and no name comes twice.
+func TestTableOfCallsIsWhole(t *testing.T) {
+	lines := strings.Split(strings.TrimSuffix(syscallTable, "\n"), "\n")
+	if want := "amd64 386 x32 arm64 arm riscv64"; !strings.HasSuffix(lines[0], " "+want) {
+		t.Errorf("columns %q: expected %q", lines[0], want)
+	}
+	if len(syscalls()) != len(lines)-1 {
+		t.Errorf("%d names on %d lines", len(syscalls()), len(lines)-1)
+	}
+	for _, line := range lines {
+		if strings.Count(line, " ") != columns {
+			t.Errorf("%q: expected %d numbers", line, columns)
+		}
+	}
+	if v := LibraryVersion(); len(strings.Split(v, ".")) != 3 {
+		t.Errorf("version %q", v)
+	}
+	if a := families["amd64"]; a[0].number("write") != 1 || a[1].number("write") != 4 || a[2].number("write") != x32Bit+1 || a[0].number("no such call") != unknownCall {
+		t.Error("numbers of write and of a call that there is not")
+	}
+	if !slices.IsSorted(lines[1:]) {
+		t.Error("not sorted")
+	}
+}
