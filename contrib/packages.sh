@@ -5,9 +5,9 @@
 set -eu
 
 # build and first image
-run_packages="gcc libc6-dev libseccomp-dev pkg-config busybox-static ca-certificates"
+run_packages="gcc libc6-dev musl-tools busybox-static ca-certificates"
 # reference engines and runtimes, and the tools that the tests look at the system with
-test_packages="docker.io docker-cli docker-registry runc crun podman skopeo umoci uidmap iproute2 nftables debootstrap procps btrfs-progs xfsprogs"
+test_packages="libseccomp-dev docker.io docker-cli docker-registry runc crun podman skopeo umoci uidmap iproute2 nftables debootstrap procps btrfs-progs xfsprogs"
 
 case "${1:-}" in
 run) wanted=$run_packages ;;

@@ -5,9 +5,11 @@
 // of main and pthread_getattr_np here (--wrap in the Makefile; without it nobody
 // calls this).
 #include <alloca.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "begin.h"
 
@@ -20,9 +22,11 @@ __attribute__((weak)) int __real_main(int argc, char **argv, char **envp);
 /* prepare spares Go's start what it can do without. */
 static void prepare(void)
 {
+#ifdef M_ARENA_MAX
 	/* Go's threads give back what they were started with, and for that each would
 	 * map an arena of its own, 128 MiB of addresses, and touch three pages of it. */
 	mallopt(M_ARENA_MAX, 1);
+#endif
 	if (fault_cost() >= FELT)
 		bind_processor();
 	if (fault_cost() >= DEAR)

@@ -9,12 +9,12 @@
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "mountapi.h"
 #include "stage.h"
 
 #ifndef MOUNT_ATTR_NOSYMFOLLOW
@@ -40,14 +40,14 @@ static struct fd_path fd_path(int fd)
 /* Attaches the detached mount `tree` to `target`. */
 static int attach(int tree, int target)
 {
-	return move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	return kernel_move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
 }
 
 /* Mounts what `source` is onto `target`. */
 int bind_onto(struct stage *s, int source, int target)
 {
 	(void)s;
-	int tree = open_tree(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	int tree = kernel_open_tree(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	int result = tree < 0 ? -1 : attach(tree, target);
 	close_fd(tree);
 	if (result < 0 && errno == ENOSYS)
@@ -115,7 +115,7 @@ static bool can_move(void)
 {
 	static int answer = -1;
 	if (answer < 0)
-		answer = move_mount(-1, "", -1, "", 0) == 0 || errno != ENOSYS;
+		answer = kernel_move_mount(-1, "", -1, "", 0) == 0 || errno != ENOSYS;
 	return answer;
 }
 
@@ -128,7 +128,7 @@ int op_tree(struct stage *s, const struct plan_op *op)
 	int fd = -1;
 	errno = ENOSYS;
 	if (can_move())
-		fd = open_tree(AT_FDCWD, source, flags);
+		fd = kernel_open_tree(AT_FDCWD, source, flags);
 	s->tree_is_source = fd < 0 && errno == ENOSYS;
 	if (s->tree_is_source)
 		fd = open(source, O_PATH | O_CLOEXEC);
@@ -193,7 +193,7 @@ int op_attr(struct stage *s, const struct plan_op *op)
 		.attr_clr = op->num[1],
 		.propagation = op->num[2],
 	};
-	if (mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &attr, sizeof(attr)) == 0)
+	if (kernel_mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &attr) == 0)
 		return 0;
 	if (errno != ENOSYS)
 		return -1;
@@ -283,12 +283,12 @@ static int mask_directory(struct stage *s, int target)
 {
 	if (s->slots[SLOT_EMPTY] >= 0)
 		return bind_onto(s, s->slots[SLOT_EMPTY], target);
-	int context = fsopen("tmpfs", FSOPEN_CLOEXEC);
+	int context = kernel_fsopen("tmpfs", FSOPEN_CLOEXEC);
 	int tree = -1;
-	if (context >= 0 && fsconfig(context, FSCONFIG_SET_STRING, "source", "tmpfs", 0) == 0 &&
-	    fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) == 0 &&
-	    fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
-		tree = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
+	if (context >= 0 && kernel_fsconfig(context, FSCONFIG_SET_STRING, "source", "tmpfs", 0) == 0 &&
+	    kernel_fsconfig(context, FSCONFIG_SET_FLAG, "ro", NULL, 0) == 0 &&
+	    kernel_fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		tree = kernel_fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY);
 	close_fd(context);
 	int result = tree < 0 ? -1 : attach(tree, target);
 	if (result == 0)
@@ -319,8 +319,8 @@ int op_readonly(struct stage *s, const struct plan_op *op)
 	if (target < 0)
 		return errno == ENOENT ? 0 : fail(s, WHERE_RESOLVE, errno);
 	int result = -1;
-	int tree = open_tree(target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (tree >= 0 && mount_setattr(tree, "", AT_EMPTY_PATH, &attr, sizeof(attr)) == 0)
+	int tree = kernel_open_tree(target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree >= 0 && kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &attr) == 0)
 		result = attach(tree, target);
 	close_fd(tree);
 	if (result < 0 && errno == ENOSYS) {

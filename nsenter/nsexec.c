@@ -102,10 +102,16 @@ static void die(struct stage *s)
 	struct plan_message_packet packet = {
 		.type = MESSAGE_ERROR, .op = s->index, .error = error, .where = s->where,
 	};
-	if (s->socket >= 0)
+	char text[PATH_MAX + 64];
+	if (s->socket >= 0) {
 		send_packet(s, &packet);
-	else
-		dprintf(STDERR_FILENO, "exec %s: %s\n", s->command, strerror(error));
+	} else {
+		/* write, as above: not what a C library's stdio chooses. */
+		int length = snprintf(text, sizeof(text), "exec %s: %s\n", s->command, strerror(error));
+		if (write(STDERR_FILENO, text, (size_t)length) < 0) {
+			/* Nobody else to tell. */
+		}
+	}
 	_exit(error == ENOENT ? 127 : 1);
 }
 
@@ -454,16 +460,15 @@ static void clean_signals(void)
 
 static struct stage stage;
 
-__attribute__((constructor)) static void nsexec(int argc, char **argv, char **envp)
+__attribute__((constructor)) static void nsexec(void) /* not every C library gives it main's arguments */
 {
+	const char *marker = environ == NULL ? NULL : environ[0];
 	int first, memory;
-	(void)argc;
-	(void)argv;
-	if (envp == NULL || envp[0] == NULL || strncmp(envp[0], PLAN_MARKER, sizeof(PLAN_MARKER) - 1) != 0)
+	if (marker == NULL || strncmp(marker, PLAN_MARKER, sizeof(PLAN_MARKER) - 1) != 0)
 		return;
 	for (int i = 0; i < SLOT_COUNT; i++)
 		stage.slots[i] = -1;
-	if (sscanf(envp[0] + sizeof(PLAN_MARKER) - 1, "%d", &first) != 1)
+	if (sscanf(marker + sizeof(PLAN_MARKER) - 1, "%d", &first) != 1)
 		_exit(1);
 	stage.socket = first;
 	memory = first + 1;

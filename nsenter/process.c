@@ -175,7 +175,7 @@ int op_rlimit(struct stage *s, const struct plan_op *op)
 {
 	struct rlimit limit = { .rlim_cur = op->num[1], .rlim_max = op->num[2] };
 	(void)s;
-	return setrlimit((__rlimit_resource_t)op->num[0], &limit);
+	return setrlimit((int)op->num[0], &limit);
 }
 
 int op_umask(struct stage *s, const struct plan_op *op)
