@@ -100,7 +100,7 @@ func (l *launch) cloneEarly() error {
 	if err := l.prepareFiles(e.terminal && (l.mode == attached || l.opts.ConsoleSocket != "")); err != nil {
 		return err
 	}
-	b := birth{files: l.files, cloneFlags: newNamespaces(e.namespaces), pidFD: -1}
+	b := birth{files: l.files, namespaces: newNamespaces(e.namespaces), pidFD: -1}
 	if l.layout.Mode == cgroup.Hybrid && !l.opts.Cgroup.Systemd {
 		if err := l.makeCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
 			return err
@@ -172,7 +172,7 @@ func (l *launch) cloneLate() error {
 	}
 	b := birth{files: l.files, pidFD: -1, cgroup: l.cgroup}
 	if !staged(l.spec, l.user) {
-		b.cloneFlags = newNamespaces(l.spec.Linux.Namespaces)
+		b.namespaces = newNamespaces(l.spec.Linux.Namespaces)
 		b.uids, b.gids = idMaps(l.spec.Linux.UIDMappings), idMaps(l.spec.Linux.GIDMappings)
 	}
 	if ns := namespace(l.spec, specs.PIDNamespace); ns != nil && ns.Path != "" {
@@ -226,9 +226,9 @@ func (l *launch) writeTimeOffsets() error {
 	return nil
 }
 
-// newNamespaces are the flags of those that clone makes. The cgroup namespace
-// is not among them, it is made inside the cgroup, nor that of time, which
-// clone does not know.
+// newNamespaces are the flags of those that the process has before its plan. The
+// cgroup namespace is not among them, it is made inside the cgroup, nor that of
+// time, whose clocks we set before anybody is in it.
 func newNamespaces(list []specs.LinuxNamespace) uintptr {
 	var flags uintptr
 	for _, ns := range list {

@@ -147,3 +147,20 @@ func cutDigits(text string) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// The stage has made a read-only sysfs before it knows what it is to mount.
+func TestSysfsIsAsTheSpecSays(t *testing.T) {
+	for _, mode := range []string{"ro", "rw"} {
+		s := newSandbox(t)
+		if !private(s.spec, specs.NetworkNamespace) || !private(s.spec, specs.MountNamespace) {
+			t.Fatal("the sandbox shares the namespaces that this is about")
+		}
+		for i := range s.spec.Mounts {
+			if m := &s.spec.Mounts[i]; m.Type == "sysfs" {
+				m.Destination, m.Options = "/elsewhere", []string{"nosuid", "noexec", "nodev", mode}
+			}
+		}
+		s.want(`grep " /elsewhere " /proc/self/mountinfo | while read a b c d e f g h; do echo $f $h; done; ls /elsewhere/class/net`,
+			mode+",nosuid,nodev,noexec,relatime sysfs sysfs "+mode+"\nlo")
+	}
+}

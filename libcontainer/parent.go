@@ -32,7 +32,7 @@ type stage struct {
 // birth is what a stage process is cloned with.
 type birth struct {
 	files      []int                              // descriptors from 0 on; those of the stage are appended
-	cloneFlags uintptr                            // CLONE_NEW* of the namespaces that are new
+	namespaces uintptr                            // CLONE_NEW* of those that are new
 	pidFD      int                                // joined before the clone if not -1: a pidfd or a namespace's file
 	cgroup     *cgroup.Cgroup                     // cloned into its v2 directory, if it has one; may be nil
 	uids, gids []syscall.SysProcIDMap             // of a new user namespace
@@ -134,6 +134,17 @@ func spawn(b birth) (_ *stage, err error) {
 	return s, nil
 }
 
+// divide says which of the new namespaces the clone makes and which the stage by
+// itself. The clone stops us, 0.5 ms for a network namespace, which the stage takes
+// while we find out what else it is to do. Those of a new user namespace are born with
+// it, and a process does not get into its pid namespace but by birth.
+func (b birth) divide() (cloned, made uintptr) {
+	if b.namespaces&unix.CLONE_NEWUSER != 0 {
+		return b.namespaces, 0
+	}
+	return b.namespaces & unix.CLONE_NEWPID, b.namespaces &^ unix.CLONE_NEWPID
+}
+
 // start clones and executes.
 func (s *stage) start(b birth, self, socket int) error {
 	files := make([]uintptr, 0, len(b.files)+3)
@@ -142,13 +153,14 @@ func (s *stage) start(b birth, self, socket int) error {
 	}
 	first := len(files)
 	files = append(files, uintptr(socket), uintptr(s.memory), uintptr(self))
-	attr := &syscall.ProcAttr{Env: []string{nsenter.Marker + strconv.Itoa(first)}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: b.cloneFlags}}
+	cloned, made := b.divide()
+	attr := &syscall.ProcAttr{Env: []string{nsenter.Marker(first, made)}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloned}}
 	closeCgroup, err := b.cloneInto(attr.Sys)
 	if err != nil {
 		return err
 	}
 	defer closeCgroup()
-	if b.cloneFlags&unix.CLONE_NEWUSER != 0 {
+	if b.namespaces&unix.CLONE_NEWUSER != 0 {
 		attr.Sys.UidMappings, attr.Sys.GidMappings, attr.Sys.GidMappingsEnableSetgroups = b.uids, b.gids, true
 		if !b.unchanged {
 			attr.Sys.Credential = &syscall.Credential{}
@@ -258,7 +270,7 @@ func (s *stage) begin(plan *nsenter.Plan) error {
 		return fmt.Errorf("sealing the plan: %w", err)
 	}
 	failpoint.At("stage-plan-written")
-	if err := s.send(nsenter.MessagePlan); err != nil {
+	if err := s.say(nsenter.MessagePlan); err != nil {
 		return err
 	}
 	failpoint.At("stage-plan-sent")
@@ -272,10 +284,13 @@ func (s *stage) send(kind nsenter.MessageType) error {
 	return nil
 }
 
-// goOn tells the child that what it may wait for is done. If it has died its own
-// word, which is still to be received, says why.
-func (s *stage) goOn() error {
-	err := s.send(nsenter.MessageContinue)
+// goOn tells the child that what it may wait for is done.
+func (s *stage) goOn() error { return s.say(nsenter.MessageContinue) }
+
+// say sends what the child may be dead for. Then its own word, which is still to be
+// received, says why.
+func (s *stage) say(kind nsenter.MessageType) error {
+	err := s.send(kind)
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 		return nil
 	}
@@ -356,6 +371,9 @@ func (s *stage) moveTo(pid int) error {
 
 // failure words the child's report.
 func (s *stage) failure(m nsenter.Message) error {
+	if m.Where == nsenter.WhereBirth {
+		return fmt.Errorf("starting the container's process: making its namespaces: %w", syscall.Errno(m.Errno))
+	}
 	if m.Op >= len(s.plan.Ops) {
 		return errdefs.Internal.Errorf("the container's process reports operation %d of %d", m.Op, len(s.plan.Ops))
 	}

@@ -139,7 +139,7 @@ func (u *userNamespaces) close() {
 
 // newUserNamespace makes one that only its descriptor keeps.
 func newUserNamespace(uids, gids []specs.LinuxIDMapping) (fd int, err error) {
-	child, err := spawn(birth{files: []int{2, 2, 2}, cloneFlags: unix.CLONE_NEWUSER, pidFD: -1, uids: idMaps(uids), gids: idMaps(gids), unchanged: true})
+	child, err := spawn(birth{files: []int{2, 2, 2}, namespaces: unix.CLONE_NEWUSER, pidFD: -1, uids: idMaps(uids), gids: idMaps(gids), unchanged: true})
 	if err != nil {
 		return -1, err
 	}

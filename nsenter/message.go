@@ -49,6 +49,7 @@ const (
 	WhereUnsafe    Where = C.WHERE_UNSAFE
 	WhereOutside   Where = C.WHERE_OUTSIDE
 	WherePlan      Where = C.WHERE_PLAN
+	WhereBirth     Where = C.WHERE_BIRTH
 )
 
 // Message is one packet.

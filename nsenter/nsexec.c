@@ -6,7 +6,8 @@
  * stage does, and namespaces want a single thread).
  *
  * Stages:
- *	1. start     hidden from other processes, clean signals; waits for the plan
+ *	1. start     hidden from other processes, clean signals, namespaces that can be
+ *	             made by now; waits for the plan
  *	2. apply     one operation after the other; the first failure is told to
  *	             the parent as index + errno, and the process exits
  *	3. OP_READY  the parent lets go; OP_EXEC
@@ -281,6 +282,7 @@ static int op_clone(struct stage *s, const struct plan_op *op)
  * maps, only while that is dumpable: else they are root's. */
 static int op_sync(struct stage *s, const struct plan_op *op)
 {
+	drop_sysfs(s);
 	if (op->flags & FLAG_VISIBLE)
 		prctl(PR_SET_DUMPABLE, 1);
 	tell(s, MESSAGE_STEP, (int64_t)op->num[0]);
@@ -463,12 +465,13 @@ static struct stage stage;
 __attribute__((constructor)) static void nsexec(void) /* not every C library gives it main's arguments */
 {
 	const char *marker = environ == NULL ? NULL : environ[0];
+	unsigned namespaces = 0;
 	int first, memory;
 	if (marker == NULL || strncmp(marker, PLAN_MARKER, sizeof(PLAN_MARKER) - 1) != 0)
 		return;
 	for (int i = 0; i < SLOT_COUNT; i++)
 		stage.slots[i] = -1;
-	if (sscanf(marker + sizeof(PLAN_MARKER) - 1, "%d", &first) != 1)
+	if (sscanf(marker + sizeof(PLAN_MARKER) - 1, "%d,%x", &first, &namespaces) < 1)
 		_exit(1);
 	stage.socket = first;
 	memory = first + 1;
@@ -481,6 +484,11 @@ __attribute__((constructor)) static void nsexec(void) /* not every C library giv
 	fcntl(stage.socket, F_SETFD, FD_CLOEXEC);
 	fcntl(memory, F_SETFD, FD_CLOEXEC);
 	close(first + 2); /* the program: its mount goes, which takes the kernel a while */
+	stage.where = WHERE_BIRTH;
+	if (namespaces != 0 && unshare((int)namespaces) < 0)
+		die(&stage);
+	if ((namespaces & CLONE_NEWNET) && (namespaces & CLONE_NEWNS))
+		prepare_sysfs(&stage);
 	await(&stage);
 	map_plan(&stage, memory);
 	apply(&stage);

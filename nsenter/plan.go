@@ -9,13 +9,23 @@ import "C"
 import (
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
-// Marker is the environment of a process that is to run the stage:
-// "_OCIRUN_STAGE=" and the number of the first of three descriptors, which are
-// the socket, the memory file and the program.
-const Marker = C.PLAN_MARKER
+// marker begins the environment of a process that is to run the stage.
+const marker = C.PLAN_MARKER
+
+// Marker is that environment: first is the number of the first of three descriptors,
+// which are the socket, the memory file and the program, namespaces (CLONE_NEW*) those
+// that the stage makes before it waits for the plan.
+func Marker(first int, namespaces uintptr) string {
+	text := marker + strconv.Itoa(first)
+	if namespaces != 0 {
+		text += "," + strconv.FormatUint(uint64(namespaces), 16)
+	}
+	return text
+}
 
 // Code names an operation; plan.h says what its texts and numbers are.
 type Code uint16

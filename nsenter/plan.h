@@ -55,6 +55,7 @@ enum plan_slot {
 	SLOT_FIFO,   /* exec.fifo */
 	SLOT_CONSOLE, /* the socket that takes the terminal's master */
 	SLOT_CONTAINER, /* pidfd of the container's init */
+	SLOT_SYSFS,  /* a read-only sysfs of a new network namespace, not mounted yet */
 	SLOT_COUNT
 };
 
@@ -170,7 +171,8 @@ enum plan_where {
 	WHERE_PATH,      /* OP_LOOKUP: not found along PATH */
 	WHERE_UNSAFE,    /* something that must be the kernel's is not */
 	WHERE_OUTSIDE,   /* OP_CHDIR: the directory is outside the root */
-	WHERE_PLAN       /* the plan itself is malformed */
+	WHERE_PLAN,      /* the plan itself is malformed */
+	WHERE_BIRTH      /* before the plan: making the namespaces of the marker */
 };
 
 struct plan_message_packet {
@@ -186,7 +188,8 @@ _Static_assert(sizeof(struct plan_message_packet) == 24, "plan_message_packet's 
 /*
  * The child is told by its environment's first and only entry:
  * PLAN_MARKER followed by the number of the first of three descriptors: the
- * socket, the memory file, and the program itself.
+ * socket, the memory file, and the program itself. A comma and CLONE_NEW* in hex
+ * may follow: namespaces that it makes before it waits for the plan.
  */
 #define PLAN_MARKER "_OCIRUN_STAGE="
 

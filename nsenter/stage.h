@@ -51,6 +51,8 @@ int op_root(struct stage *s, const struct plan_op *op);
 int op_root_here(struct stage *s, const struct plan_op *op);
 int op_target(struct stage *s, const struct plan_op *op);
 int op_mount(struct stage *s, const struct plan_op *op);
+void prepare_sysfs(struct stage *s);
+void drop_sysfs(struct stage *s);
 int op_tree(struct stage *s, const struct plan_op *op);
 int op_attach(struct stage *s, const struct plan_op *op);
 int op_attr(struct stage *s, const struct plan_op *op);

@@ -1,6 +1,7 @@
 package nsenter
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,6 +14,12 @@ import (
 // runStage starts this test binary in the stage with the plan's bytes, and
 // returns what it reports and its standard output.
 func runStage(t *testing.T, plan []byte) (Message, string, int) {
+	t.Helper()
+	return runStageIn(t, 0, plan)
+}
+
+// runStageIn has the stage make namespaces first.
+func runStageIn(t *testing.T, namespaces uintptr, plan []byte) (Message, string, int) {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -29,7 +36,7 @@ func runStage(t *testing.T, plan []byte) (Message, string, int) {
 	socketFile, memoryFile := os.NewFile(uintptr(pair[1]), "socket"), os.NewFile(uintptr(memory), "plan")
 	var stdout strings.Builder
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{Marker + "3"}
+	cmd.Env = []string{Marker(3, namespaces)}
 	cmd.Stdout = &stdout
 	cmd.ExtraFiles = []*os.File{socketFile, memoryFile}
 	if err := cmd.Start(); err != nil {
@@ -37,11 +44,14 @@ func runStage(t *testing.T, plan []byte) (Message, string, int) {
 	}
 	socketFile.Close()
 	memoryFile.Close()
-	if err := unix.Send(pair[0], Message{Type: MessagePlan}.Encode(), 0); err != nil {
+	if err := unix.Send(pair[0], Message{Type: MessagePlan}.Encode(), unix.MSG_NOSIGNAL); err != nil && !errors.Is(err, unix.EPIPE) {
 		t.Fatal(err)
 	}
 	packet := make([]byte, 64)
 	n, _, err := unix.Recvfrom(pair[0], packet, 0)
+	if errors.Is(err, unix.ECONNRESET) { // it died with our word unread; its own is behind that
+		n, _, err = unix.Recvfrom(pair[0], packet, 0)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +99,35 @@ func TestStageReportsTheFailedOperation(t *testing.T) {
 	}
 }
 
+// Before it knows its plan the stage makes the namespaces that it was told of.
+func TestStageMakesNamespacesFirst(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	print := encode(t, Op{Code: Env}, Op{Code: Args, Strings: []string{"readlink", "/proc/self/ns/uts", "/proc/self/ns/net"}},
+		Op{Code: Lookup, Text: [3]string{"readlink", "/usr/bin:/bin"}}, Op{Code: Exec})
+	var ours []string
+	for _, name := range []string{"uts", "net"} {
+		link, err := os.Readlink("/proc/self/ns/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours = append(ours, link)
+	}
+	m, stdout, status := runStageIn(t, unix.CLONE_NEWUTS, print)
+	theirs := strings.Fields(stdout)
+	if m != (Message{}) || status != 0 || len(theirs) != 2 || theirs[0] == ours[0] || theirs[1] != ours[1] {
+		t.Errorf("got %+v %q %d, we are in %q", m, stdout, status, ours)
+	}
+}
+
+func TestStageReportsNamespacesThatCannotBeMade(t *testing.T) {
+	m, _, status := runStageIn(t, unix.CLONE_PTRACE, encode(t, Op{Code: Exec})) // no namespace's flag
+	if m.Type != MessageError || m.Where != WhereBirth || syscall.Errno(m.Errno) != unix.EINVAL || status != 1 {
+		t.Errorf("got %+v, status %d", m, status)
+	}
+}
+
 // The plan is our own, but a bug in its making must not become a jump into
 // the dark.
 func TestMalformedPlanIsRefused(t *testing.T) {
@@ -131,7 +170,7 @@ func TestStageEndsWithItsParent(t *testing.T) {
 	}
 	socket := os.NewFile(uintptr(pair[1]), "socket")
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{Marker + "3"}
+	cmd.Env = []string{Marker(3, 0)}
 	cmd.ExtraFiles = []*os.File{socket}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
