@@ -287,9 +287,7 @@ func notCompiled(err error) error { return fmt.Errorf("compiling the seccomp fil
 
 // makeCgroup makes the cgroup that spec names.
 func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
-	opts := l.opts.Cgroup
-	opts.LateCPU = true
-	l.cgroup, err = cgroup.Make(l.layout, spec, l.container.ID, opts)
+	l.cgroup, err = cgroup.Make(l.layout, spec, l.container.ID, l.opts.Cgroup)
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}

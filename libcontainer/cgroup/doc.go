@@ -7,8 +7,10 @@
 //   - A Cgroup is a Location and nothing else: all state is the kernel's, so
 //     every caller that knows the Location (it is JSON in a state file) can act.
 //   - Location only gains fields.
-//   - Set writes what the spec sets: one open, the writes, one close per file.
-//     It reads nothing. Zero means unset, as in runc.
+//   - SetButCPU and SetCPU write what the spec sets: one open, the writes, one close
+//     per file.
+//     They read nothing but what a v1 cpuset takes from its parent. Zero means unset, as
+//     in runc.
 //   - A container's device rules start from "nothing is allowed", followed by
 //     the spec's rules and the devices that every container has.
 //   - Remove, Kill and Thaw of what is not there succeed.

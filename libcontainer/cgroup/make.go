@@ -19,25 +19,21 @@ import (
 // Options modify Make.
 type Options struct {
 	Systemd  bool // --systemd-cgroup: the caller uses MakeUnit instead of Make
-	LateCPU  bool // a new v1 cpuset stays empty, and refuses processes, until SetCPU
 	Rootless bool // as below a user namespace: what cannot be made for lack of permission is left out, unless the spec names a path
 }
 
 // Make creates the cgroup's directories; with the systemd driver, see MakeUnit.
-// On error what it made is gone again.
+// A new v1 cpuset has neither CPUs nor memory nodes, and refuses processes, until
+// SetCPU. On error what it made is gone again.
 func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
 	cgroupsPath := pathOf(spec)
-	var resources *specs.LinuxResources
-	if spec.Linux != nil {
-		resources = spec.Linux.Resources
-	}
 	c = &Cgroup{}
 	existed := false
 	for _, h := range layout.hierarchies {
 		dir := h.dir(cgroupsPath, id, layout.Mode == V2)
-		made, err := h.make(dir, resources, layout.Mode == V2, opts.LateCPU)
+		made, err := h.make(dir, layout.Mode == V2)
 		if lacksPermission(err) && cgroupsPath == "" && (opts.Rootless || InUserNamespace()) {
 			continue
 		}
@@ -137,18 +133,15 @@ func (h Hierarchy) at(path string) string {
 	return filepath.Join(h.Mountpoint, rest)
 }
 
-// make creates dir and what its parents need so that processes can join. It
+// make creates dir and what its parents need so that it can have processes. It
 // reports whether dir is new.
-func (h Hierarchy) make(dir string, r *specs.LinuxResources, v2, lateCPU bool) (made bool, err error) {
+func (h Hierarchy) make(dir string, v2 bool) (made bool, err error) {
 	switch {
 	case h.Name == "" && v2:
 		return makeUnified(h.Mountpoint, dir)
 	case h.has("cpuset"):
 		if err := makeCpusets(h.Mountpoint, filepath.Dir(dir)); err != nil {
 			return false, err
-		}
-		if !lateCPU {
-			return makeCpuset(dir, r)
 		}
 	}
 	return mkdirAll(dir)
@@ -177,7 +170,9 @@ func mkdirAll(dir string) (made bool, err error) {
 	return false, &os.PathError{Op: "mkdir", Path: dir, Err: err}
 }
 
-// makeCpusets makes dir, and what is above it, in v1's cpuset hierarchy.
+// makeCpusets makes dir, and what is above it, in v1's cpuset hierarchy, in which a
+// new cgroup can have no processes until CPUs and memory nodes are copied from its
+// parent.
 func makeCpusets(mountpoint, dir string) error {
 	if dir == mountpoint || !strings.HasPrefix(dir, mountpoint+"/") {
 		return nil
@@ -185,25 +180,15 @@ func makeCpusets(mountpoint, dir string) error {
 	if err := makeCpusets(mountpoint, filepath.Dir(dir)); err != nil {
 		return err
 	}
-	_, err := makeCpuset(dir, nil)
-	return err
-}
-
-// makeCpuset creates dir in v1's cpuset hierarchy, in which a new cgroup has
-// neither CPUs nor memory nodes, and refuses processes, until they are copied
-// from its parent. What the spec sets for dir itself is left to Set.
-func makeCpuset(dir string, r *specs.LinuxResources) (made bool, err error) {
-	made, err = mkdirAll(dir)
+	made, err := mkdirAll(dir)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if err := inheritCpuset(dir, r, made); err != nil {
-		if made {
-			err = errors.Join(err, rmdir(dir))
-		}
-		return false, err
+	err = inheritCpuset(dir, nil, made)
+	if err != nil && made {
+		err = errors.Join(err, rmdir(dir))
 	}
-	return made, nil
+	return err
 }
 
 // inheritCpuset copies from the parent what the spec does not set and dir lacks.
@@ -219,7 +204,7 @@ func inheritCpuset(dir string, r *specs.LinuxResources, fresh bool) error {
 	return nil
 }
 
-// setsCpuset reports whether Set will write the file.
+// setsCpuset reports whether updateV1 writes the file.
 func setsCpuset(r *specs.LinuxResources, file string) bool {
 	if r == nil || r.CPU == nil {
 		return false
@@ -259,7 +244,7 @@ func makeUnified(mountpoint, dir string) (made bool, err error) {
 
 // delegate makes every directory from the mount point to dir and enables the
 // controllers for its children. A controller that the kernel refuses (v1 has
-// it, or the directory holds processes) is left out: Set then names the file
+// it, or the directory holds processes) is left out: SetButCPU then names the file
 // that is missing, if the spec needs it.
 func delegate(mountpoint, dir string, controllers []string) error {
 	if dir != mountpoint && strings.HasPrefix(dir, mountpoint+"/") {

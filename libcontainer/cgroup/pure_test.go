@@ -210,7 +210,7 @@ func TestCPUMax(t *testing.T) {
 	}
 }
 
-// A directory of plain files shows what Set writes on v2, without a v2 host.
+// A directory of plain files shows what updateV2 writes, without a v2 host.
 func TestV2WritesOfASpec(t *testing.T) {
 	dir := t.TempDir()
 	for _, file := range []string{

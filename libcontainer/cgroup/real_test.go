@@ -40,6 +40,9 @@ func private(t *testing.T, r *specs.LinuxResources) *Cgroup {
 		}
 		t.Fatal(err)
 	}
+	if err := c.SetCPU(r); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		ctx := context.Background()
 		for _, dir := range c.dirs() {
@@ -50,6 +53,9 @@ func private(t *testing.T, r *specs.LinuxResources) *Cgroup {
 	})
 	return c
 }
+
+// set writes all limits.
+func (c *Cgroup) set(r *specs.LinuxResources) error { return errors.Join(c.SetButCPU(r), c.SetCPU(r)) }
 
 // sleeper starts a process in the cgroup.
 func sleeper(t *testing.T, c *Cgroup) *exec.Cmd {
@@ -100,7 +106,7 @@ func TestLimitsArriveInTheKernel(t *testing.T) {
 		Pids: &specs.LinuxPids{Limit: ptr(int64(77))},
 	}
 	c := private(t, r)
-	if err := c.Set(r); err != nil {
+	if err := c.set(r); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, c, "memory", "memory.limit_in_bytes", "memory.max", "67108864", "67108864")
@@ -113,7 +119,7 @@ func TestLimitsArriveInTheKernel(t *testing.T) {
 	expect(t, c, "cpuset", "cpuset.cpus", "cpuset.cpus", "0", "0")
 	expect(t, c, "pids", "pids.max", "pids.max", "77", "77")
 	for limit, text := range map[int64]string{0: "1", -1: "max"} {
-		if err := c.Set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(limit)}}); err != nil {
+		if err := c.set(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(limit)}}); err != nil {
 			t.Fatal(err)
 		}
 		expect(t, c, "pids", "pids.max", "pids.max", text, text)
@@ -162,7 +168,7 @@ func TestDevicesOfAV1Cgroup(t *testing.T) {
 		{Allow: false, Access: "rwm"},
 		{Allow: true, Type: "c", Major: ptr(int64(10)), Minor: ptr(int64(229)), Access: "rw"},
 	}
-	if err := c.Set(&specs.LinuxResources{Devices: rules}); err != nil {
+	if err := c.set(&specs.LinuxResources{Devices: rules}); err != nil {
 		t.Fatal(err)
 	}
 	list, err := read(c.dirOf("devices"), "devices.list")
@@ -172,7 +178,7 @@ func TestDevicesOfAV1Cgroup(t *testing.T) {
 	if !strings.Contains(list, "c 10:229 rw\n") || !strings.Contains(list, "c 1:3 rwm\n") || strings.Contains(list, "a ") {
 		t.Errorf("devices.list:\n%s", list)
 	}
-	if err := c.Set(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}); err != nil {
+	if err := c.set(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, c, "devices", "devices.list", "", "a *:* rwm", "")
@@ -396,7 +402,7 @@ func BenchmarkMakeSetRemove(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := c.Set(r); err != nil {
+		if err := c.set(r); err != nil {
 			b.Fatal(err)
 		}
 		if err := c.Remove(context.Background()); err != nil {

@@ -117,7 +117,7 @@ func TestV2DeviceFilterIsInForce(t *testing.T) {
 		t.Skip(err)
 	}
 	try := func() bool { return inside(t, c, "exec 3< /dev/kmsg").Run() == nil }
-	if err := c.Set(deny); err != nil {
+	if err := c.set(deny); err != nil {
 		if errors.Is(err, unix.EPERM) {
 			t.Skip("bpf(2): ", err)
 		}
@@ -130,11 +130,11 @@ func TestV2DeviceFilterIsInForce(t *testing.T) {
 		t.Error("kmsg can be opened")
 	}
 	allow := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "rwm"}, device("c", 1, 11, "r", true)}}
-	if err := c.Set(allow); err != nil {
+	if err := c.set(allow); err != nil {
 		t.Fatal(err)
 	}
 	if !try() {
-		t.Error("kmsg cannot be opened after the second Set")
+		t.Error("kmsg cannot be opened after the second rules")
 	}
 	fd, err := open(c.Dir(), unix.O_DIRECTORY|unix.O_RDONLY)
 	if err != nil {

@@ -11,17 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Set writes the limits of r, and r's device rules: at create, when r may be
-// nil. See Update for a container that runs.
-func (c *Cgroup) Set(r *specs.LinuxResources) error {
-	if err := c.SetButCPU(r); err != nil {
-		return err
-	}
-	return c.SetCPU(r)
-}
-
-// SetButCPU checks all that Set writes, and writes it, without what is left to
-// SetCPU.
+// SetButCPU checks the limits of r, which may be nil, and writes them and r's device
+// rules, but for what is left to SetCPU: both together are for create. See Update for
+// a container that runs.
 func (c *Cgroup) SetButCPU(r *specs.LinuxResources) error {
 	if r == nil {
 		r = &specs.LinuxResources{}
