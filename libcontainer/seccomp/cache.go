@@ -18,7 +18,7 @@ import (
 )
 
 // cacheVersion changes whenever Compile or the file's layout do.
-const cacheVersion = 3
+const cacheVersion = 4
 
 // cacheEntries bounds the directory. Hosts use a handful of profiles; more
 // means that somebody generates them.

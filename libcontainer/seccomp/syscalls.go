@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // syscallTable is what libseccomp knows, made by its own functions
@@ -33,7 +35,19 @@ const (
 	columns
 )
 
-// syscalls is the table by name. It is read where a filter is compiled, not where one
+// newerCalls are those that Linux has had since, from firstNewer on. They have the
+// same number everywhere, but for x32's bit.
+var newerCalls = []string{
+	"statmount", "listmount", "lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "mseal", "setxattrat", "getxattrat",
+	"listxattrat", "removexattrat", "open_tree_attr", "file_getattr", "file_setattr", "listns", "rseq_slice_yield",
+}
+
+const firstNewer = unix.SYS_STATMOUNT
+
+// probeCalls are of x86-64 alone: the kernel puts them into programs that it traces.
+var probeCalls = map[string]int{"uretprobe": 335, "uprobe": 336}
+
+// syscalls is the table by name, with what is newer. It is read where a filter is compiled, not where one
 // is found in the cache.
 var syscalls = sync.OnceValue(func() map[string][columns]int {
 	_, lines, _ := strings.Cut(syscallTable, "\n")
@@ -51,6 +65,13 @@ var syscalls = sync.OnceValue(func() map[string][columns]int {
 			numbers[i] = number
 		}
 		calls[name] = numbers
+	}
+	for i, name := range newerCalls {
+		number := firstNewer + i
+		calls[name] = [columns]int{number, number, x32Bit | number, number, number, number}
+	}
+	for name, number := range probeCalls {
+		calls[name] = [columns]int{number, unknownCall, unknownCall, unknownCall, unknownCall, unknownCall}
 	}
 	return calls
 })
