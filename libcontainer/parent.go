@@ -67,7 +67,12 @@ func sealedCopy(path string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	fd, err := memoryFile("ocirun")
+	// vm.memfd_noexec may have it that memory files cannot be executed unless one asks
+	// for it, for which there is a flag since 6.3.
+	fd, err := unix.MemfdCreate("ocirun", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = memoryFile("ocirun")
+	}
 	if err != nil {
 		return -1, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -369,6 +370,29 @@ func TestOlderKernels(t *testing.T) {
 			s.must(err)
 			unix.Kill(c.State.Pid, unix.SIGKILL)
 		})
+	}
+}
+
+// vm.memfd_noexec is of a pid namespace, and so that test runs in one.
+func TestCopyIsExecutedWhereMemoryFilesAreNot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: makes namespaces")
+	}
+	if _, err := os.Stat("/proc/sys/vm/memfd_noexec"); err != nil {
+		t.Skip("this kernel has none: ", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
+		`echo 1 > /proc/sys/vm/memfd_noexec || exit 77; exec "$0" -test.v -test.run '^TestOlderKernels$/^mount_setattr$'`, self).CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() == 77:
+		t.Skipf("vm.memfd_noexec cannot be set here: %s", out)
+	case err != nil || !strings.Contains(string(out), "--- PASS: TestOlderKernels/mount_setattr"):
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
