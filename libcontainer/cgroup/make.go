@@ -184,7 +184,13 @@ func makeCpusets(mountpoint, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = inheritCpuset(dir, nil, made)
+	return fillCpuset(dir, nil, made)
+}
+
+// fillCpuset is inheritCpuset for a directory that goes again if that fails and it
+// was made.
+func fillCpuset(dir string, r *specs.LinuxResources, made bool) error {
+	err := inheritCpuset(dir, r, made)
 	if err != nil && made {
 		err = errors.Join(err, rmdir(dir))
 	}

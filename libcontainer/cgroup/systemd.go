@@ -152,9 +152,9 @@ func (c *Cgroup) join(h Hierarchy, v2, rootless bool, r *specs.LinuxResources, p
 	if h.Name != "" {
 		dir = c.location.V1[h.Name]
 	}
-	_, err := h.make(dir, v2)
+	made, err := h.make(dir, v2)
 	if err == nil && h.has("cpuset") && !v2 {
-		err = inheritCpuset(dir, r, false)
+		err = fillCpuset(dir, r, made)
 	}
 	if rootless && lacksPermission(err) {
 		err = nil

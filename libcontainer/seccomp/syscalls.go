@@ -47,8 +47,8 @@ const firstNewer = unix.SYS_STATMOUNT
 // probeCalls are of x86-64 alone: the kernel puts them into programs that it traces.
 var probeCalls = map[string]int{"uretprobe": 335, "uprobe": 336}
 
-// syscalls is the table by name, with what is newer. It is read where a filter is compiled, not where one
-// is found in the cache.
+// syscalls is the table by name, with what is newer. It is read where a filter is
+// compiled, not where one is found in the cache.
 var syscalls = sync.OnceValue(func() map[string][columns]int {
 	_, lines, _ := strings.Cut(syscallTable, "\n")
 	calls := make(map[string][columns]int, strings.Count(lines, "\n"))

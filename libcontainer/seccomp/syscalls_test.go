@@ -15,9 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "write syscalls.txt anew from the libseccomp that is installed")
 
-// TestSyscallsAreLibseccomps compares the table with what an installed libseccomp
-// says: all of it where that is the version which the table is of, and otherwise
-// the calls that both know.
+// TestSyscallsAreLibseccomps compares the table with what the installed libseccomp
+// says of the calls that both know. Distributions add calls to a version.
 func TestSyscallsAreLibseccomps(t *testing.T) {
 	compiler, err := exec.LookPath("gcc")
 	if err != nil {
@@ -37,11 +36,7 @@ func TestSyscallsAreLibseccomps(t *testing.T) {
 		}
 		return
 	}
-	title, lines, _ := strings.Cut(string(theirs), "\n")
-	ours, _, _ := strings.Cut(syscallTable, "\n")
-	if title == ours && string(theirs) != syscallTable {
-		t.Errorf("%s says otherwise than syscalls.txt; -update writes it anew", title)
-	}
+	_, lines, _ := strings.Cut(string(theirs), "\n")
 	known := 0
 	for line := range strings.Lines(lines) {
 		fields := strings.Fields(line)
