@@ -28,7 +28,8 @@ OCIRUN_LINK := -linkmode external -extldflags "-static -no-pie -Wl,--wrap=main,-
 # processor 60 times what it can before main, which a hypervisor answers, and ocirun
 # starts twice for each container: docs/performance.md. musl-gcc leaves out where the
 # kernel's headers are. Looked for when it is used: `make run` may just have installed it.
-MUSL = $(shell command -v musl-gcc)
+# Who names a compiler, or builds for another processor, gets what he named.
+MUSL = $(if $(filter default,$(origin CC)),$(shell [ "$$(go env GOARCH)" = "$$(go env GOHOSTARCH)" ] && command -v musl-gcc))
 KERNEL_HEADERS = -idirafter /usr/include -idirafter /usr/include/$(shell gcc -print-multiarch)
 OCIRUN_C = $(if $(MUSL),CC=musl-gcc CGO_CFLAGS='-O2 -g $(KERNEL_HEADERS)')
 # Without gRPC's traces for browsers the linker can leave out what nobody calls.

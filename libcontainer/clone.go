@@ -120,6 +120,7 @@ func (l *launch) clone(b birth) (err error) {
 			l.child, err = spawn(b)
 		}
 	}
+	l.closeOwned() // who waits for their end waits for the child's
 	failpoint.At("launch-cloned")
 	l.undo.Add("kill the container's process", func(context.Context) error { return l.killChild() })
 	return err

@@ -35,9 +35,12 @@ func (l *launch) connectConsole() error {
 // receiveMaster takes the terminal's master from our end of the socket.
 func receiveMaster(socket int) (*os.File, error) {
 	name, control := make([]byte, 64), make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(socket, name, control, unix.MSG_CMSG_CLOEXEC)
+	said, n, _, _, err := unix.Recvmsg(socket, name, control, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("receiving the terminal: %w", err)
+	}
+	if said == 0 {
+		return nil, errdefs.Internal.Errorf("receiving the terminal: the container's process ended before it had one")
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:n])
 	if err != nil || len(messages) != 1 {

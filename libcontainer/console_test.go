@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -104,4 +105,23 @@ func TestExecTerminalDoesNotWaitForWhatIsLeftBehind(t *testing.T) {
 	c, err := Open(s.create.Root, s.create.ID)
 	s.must(err)
 	s.must(c.killInit())
+}
+
+// A process that is killed before it has sent its terminal ends the wait for that.
+func TestNobodyWaitsForTheTerminalOfTheDead(t *testing.T) {
+	s := newSandbox(t)
+	limit := int64(4096)
+	s.spec.Process.Terminal = true
+	s.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+	done := make(chan result, 1)
+	go func() { done <- s.run("true") }()
+	select {
+	case r := <-done:
+		if r.err == nil || !strings.Contains(r.stderr, "ended before it had one") {
+			t.Errorf("got %+v", r)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("still waiting")
+	}
+	s.wantNothingLeft()
 }

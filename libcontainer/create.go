@@ -200,6 +200,9 @@ func (l *launch) bring(ctx context.Context) error {
 		}
 	}
 	if !staged(l.spec, l.user) { // else the process is yet to be born
+		if err := l.child.born(); err != nil {
+			return err
+		}
 		if err := l.record(); err != nil {
 			return err
 		}
@@ -305,6 +308,9 @@ func (l *launch) makeLate() (err error) {
 	if !l.opts.Cgroup.Systemd {
 		return l.makeCgroup(l.spec)
 	}
+	if err := l.child.born(); err != nil { // systemd would only say that there is no such process
+		return err
+	}
 	l.cgroup, err = cgroup.MakeUnit(context.Background(), l.layout, l.spec, l.container.ID, l.opts.Cgroup, l.child.pid)
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
@@ -379,12 +385,17 @@ func namespacesOf(spec *specs.Spec) uint64 {
 	return flags
 }
 
-// close drops descriptors. The process lives on its own.
-func (l *launch) close() {
+// closeOwned drops what the child has by now.
+func (l *launch) closeOwned() {
 	for _, fd := range l.owned {
 		unix.Close(fd)
 	}
 	l.owned = nil
+}
+
+// close drops descriptors. The process lives on its own.
+func (l *launch) close() {
+	l.closeOwned()
 	if l.child != nil {
 		l.child.close()
 	}

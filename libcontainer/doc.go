@@ -12,9 +12,10 @@
 //	parent                                child
 //	read and validate the spec
 //	reserve ROOT/ID
-//	clone + exec itself ───────────────> stage: hidden, waits
+//	clone + exec itself ───────────────> stage: hidden, makes namespaces
 //	make and set the cgroup
 //	compile plan, filter
+//	                     <── "born" ──── waits
 //	plan into the memory file, "plan" ─> joins cgroup and namespaces, mounts
 //	v1's cpuset and cpu, "continue" ───> joins the cpuset
 //	save state.json, config.json

@@ -24,6 +24,7 @@ type stage struct {
 	pid    int
 	socket int // ours
 	memory int
+	unborn bool // it is to say when it has the namespaces that it makes itself
 	reaped bool
 	status unix.WaitStatus // once reaped
 	plan   *nsenter.Plan
@@ -159,6 +160,7 @@ func (s *stage) start(b birth, self, socket int) error {
 	first := len(files)
 	files = append(files, uintptr(socket), uintptr(s.memory), uintptr(self))
 	cloned, made := b.divide()
+	s.unborn = made != 0
 	attr := &syscall.ProcAttr{Env: []string{nsenter.Marker(first, made)}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloned}}
 	closeCgroup, err := b.cloneInto(attr.Sys)
 	if err != nil {
@@ -275,8 +277,8 @@ func (s *stage) begin(plan *nsenter.Plan) error {
 		return fmt.Errorf("sealing the plan: %w", err)
 	}
 	failpoint.At("stage-plan-written")
-	if err := s.say(nsenter.MessagePlan); err != nil {
-		return err
+	if err := s.send(nsenter.MessagePlan); err != nil {
+		return s.lastWord(err)
 	}
 	failpoint.At("stage-plan-sent")
 	return nil
@@ -289,17 +291,52 @@ func (s *stage) send(kind nsenter.MessageType) error {
 	return nil
 }
 
-// goOn tells the child that what it may wait for is done.
-func (s *stage) goOn() error { return s.say(nsenter.MessageContinue) }
-
-// say sends what the child may be dead for. Then its own word, which is still to be
-// received, says why.
-func (s *stage) say(kind nsenter.MessageType) error {
-	err := s.send(kind)
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+// goOn tells the child that what it may wait for is done. If it has died its own
+// word, which is still to be received, says why.
+func (s *stage) goOn() error {
+	err := s.send(nsenter.MessageContinue)
+	if gone(err) {
 		return nil
 	}
 	return err
+}
+
+// gone: the child is.
+func gone(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
+
+// lastWord is what the child said before we could not reach it, or err if that is nothing.
+func (s *stage) lastWord(err error) error {
+	for gone(err) {
+		m, ok, failed := s.receive()
+		switch {
+		case failed != nil || !ok:
+			return err
+		case m.Type == nsenter.MessageError:
+			return s.failure(m)
+		}
+	}
+	return err
+}
+
+// born waits for the child to have the namespaces that it makes itself. Before, its
+// pid is that of a process in the host's.
+func (s *stage) born() error {
+	if !s.unborn {
+		return nil
+	}
+	m, ok, err := s.receive()
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return errdefs.Internal.Errorf("the container's process ended before it had its namespaces")
+	case m.Type == nsenter.MessageError:
+		return s.failure(m)
+	case m.Type != nsenter.MessageBorn:
+		return errdefs.Internal.Errorf("unexpected message %d from the container's process", m.Type)
+	}
+	s.unborn = false
+	return nil
 }
 
 // receive returns the next message; ok is false when the child closed.
@@ -331,6 +368,9 @@ type duties struct {
 // follow serves the child's messages until it is ready or gone on to execve.
 // ready tells which.
 func (s *stage) follow(d duties) (ready bool, err error) {
+	if err := s.born(); err != nil {
+		return false, err
+	}
 	for {
 		m, ok, err := s.receive()
 		if err != nil || !ok {

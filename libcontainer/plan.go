@@ -168,7 +168,7 @@ func everyCPU(plan *nsenter.Plan) {
 	plan.Add(nsenter.Op{Code: nsenter.Affinity, Flags: nsenter.Optional, Why: "taking every CPU that the cgroup has"})
 }
 
-// namespacePart joins and makes what clone could not, and sets what belongs to
+// namespacePart joins and makes what birth could not, and sets what belongs to
 // namespaces.
 func namespacePart(plan *nsenter.Plan, spec *specs.Spec, f *facts) {
 	// In a user namespace the parent does it: it takes the host's root.
@@ -228,7 +228,7 @@ func joinNamespaces(plan *nsenter.Plan, spec *specs.Spec) {
 // joined others, and goes on in a child of its own: those of a user namespace
 // must be made in there, what is joined from a new one must be joined first,
 // and time takes in only children. So does an unprivileged user, whose id maps
-// others may have to write. Else clone makes them all.
+// others may have to write. Else it is born with them all (birth.divide).
 func staged(spec *specs.Spec, by caller) bool {
 	if newTime(spec) || by.unprivileged {
 		return true

@@ -33,8 +33,8 @@ static void prepare(void)
 		fill_in_program();
 }
 
-/* Go asks once how far the first thread's stack reaches, and the C library would read
- * that out of /proc/self/maps. What Go needs of it is certainly there. */
+/* With glibc Go asks once how far the first thread's stack reaches, which that would read
+ * out of /proc/self/maps. What Go needs of it is certainly there. */
 int __wrap_pthread_getattr_np(pthread_t thread, pthread_attr_t *attr)
 {
 	unsigned long here = (unsigned long)__builtin_frame_address(0);

@@ -2,7 +2,6 @@
  * tmpcopyup, runc's extension: a tmpfs starts with what the image has there.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -91,10 +90,10 @@ static int copy_directory(int from, int to, int depth)
 	}
 	while ((n = syscall(SYS_getdents64, from, buffer, sizeof(buffer))) > 0) {
 		for (long at = 0; at < n;) {
-			struct dirent64 *entry = (void *)(buffer + at);
-			if (!is_dots(entry->d_name) && copy_entry(from, to, entry->d_name, depth) < 0)
+			struct directory_entry *entry = (void *)(buffer + at);
+			if (!is_dots(entry->name) && copy_entry(from, to, entry->name, depth) < 0)
 				return -1;
-			at += entry->d_reclen;
+			at += entry->length;
 		}
 	}
 	return n < 0 ? -1 : 0;

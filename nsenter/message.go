@@ -15,6 +15,7 @@ type MessageType uint32
 
 // Who sends what when:
 //
+//	child → parent   MessageBorn      first, if the marker names namespaces: they are made
 //	parent → child   MessagePlan      once, when the memory file holds the plan
 //	child → parent   MessageStep      at each Sync; Value is the step
 //	child → parent   MessagePid       at Clone; Value is the pid that goes on
@@ -33,6 +34,7 @@ const (
 	MessageListener MessageType = C.MESSAGE_LISTENER
 	MessageReady    MessageType = C.MESSAGE_READY
 	MessageError    MessageType = C.MESSAGE_ERROR
+	MessageBorn     MessageType = C.MESSAGE_BORN
 )
 
 // Where says where in an operation it failed.

@@ -96,7 +96,7 @@ int op_target(struct stage *s, const struct plan_op *op)
 /* Each network namespace has a sysfs of its own, and the kernel compares a new one
  * with all that there are: 0.25 ms beside 500. Here that is done while nothing else
  * can be; mount(2) finds it first. It is a guess, that sysfs will be mounted and
- * read-only: in vain it costs nothing that anybody waits for. */
+ * read-only; in vain it takes 0.03 ms, beside 500 that. */
 void prepare_sysfs(struct stage *s)
 {
 	int context = kernel_fsopen("sysfs", FSOPEN_CLOEXEC);

@@ -326,6 +326,7 @@ static int op_domainname(struct stage *s, const struct plan_op *op)
 static int op_ready(struct stage *s, const struct plan_op *op)
 {
 	(void)op;
+	drop_sysfs(s);
 	tell(s, MESSAGE_READY, 0);
 	close_fd(s->socket);
 	s->socket = -1;
@@ -452,12 +453,26 @@ static void apply(struct stage *s)
  * ignored signals would stay ignored beyond execve. */
 static void clean_signals(void)
 {
-	struct sigaction action = { .sa_handler = SIG_DFL };
+	static const unsigned long standard[8]; /* SIG_DFL, no flags, an empty mask: rt_sigaction(2) */
 	sigset_t none;
+	/* A C library keeps some signals for itself. */
 	for (int number = 1; number < NSIG; number++)
-		sigaction(number, &action, NULL);
+		syscall(SYS_rt_sigaction, number, standard, NULL, 8);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* What can be made before the plan is known. */
+static void make_namespaces(struct stage *s, int namespaces)
+{
+	if (namespaces == 0)
+		return;
+	s->where = WHERE_BIRTH;
+	if (unshare(namespaces) < 0)
+		die(s);
+	tell(s, MESSAGE_BORN, 0);
+	if ((namespaces & CLONE_NEWNET) && (namespaces & CLONE_NEWNS))
+		prepare_sysfs(s);
 }
 
 static struct stage stage;
@@ -484,11 +499,7 @@ __attribute__((constructor)) static void nsexec(void) /* not every C library giv
 	fcntl(stage.socket, F_SETFD, FD_CLOEXEC);
 	fcntl(memory, F_SETFD, FD_CLOEXEC);
 	close(first + 2); /* the program: its mount goes, which takes the kernel a while */
-	stage.where = WHERE_BIRTH;
-	if (namespaces != 0 && unshare((int)namespaces) < 0)
-		die(&stage);
-	if ((namespaces & CLONE_NEWNET) && (namespaces & CLONE_NEWNS))
-		prepare_sysfs(&stage);
+	make_namespaces(&stage, (int)namespaces);
 	await(&stage);
 	map_plan(&stage, memory);
 	apply(&stage);

@@ -158,7 +158,8 @@ enum plan_message {
 	MESSAGE_PID,      /* to the parent: the child goes on as pid `value` */
 	MESSAGE_LISTENER, /* to the parent: take the child's descriptor `value` to the seccomp agent */
 	MESSAGE_READY,    /* to the parent: nothing left that can fail but execve */
-	MESSAGE_ERROR     /* to the parent: operation `op` failed */
+	MESSAGE_ERROR,    /* to the parent: operation `op` failed */
+	MESSAGE_BORN      /* to the parent: the marker's namespaces are made */
 };
 
 /* Where in an operation it failed. */

@@ -24,7 +24,6 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
-#include <dirent.h>
 #include <unistd.h>
 
 #include "stage.h"
@@ -427,11 +426,11 @@ static int cloexec_from_list(struct stage *s, unsigned first)
 		return -1;
 	while ((n = syscall(SYS_getdents64, list, buffer, sizeof(buffer))) > 0) {
 		for (long at = 0; at < n;) {
-			struct dirent64 *entry = (void *)(buffer + at);
-			long fd = strtol(entry->d_name, NULL, 10);
-			if (entry->d_name[0] != '.' && fd >= (long)first)
+			struct directory_entry *entry = (void *)(buffer + at);
+			long fd = strtol(entry->name, NULL, 10);
+			if (entry->name[0] != '.' && fd >= (long)first)
 				fcntl((int)fd, F_SETFD, FD_CLOEXEC);
-			at += entry->d_reclen;
+			at += entry->length;
 		}
 	}
 	close_fd(list);

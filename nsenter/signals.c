@@ -54,7 +54,7 @@ int signals_note(int fd)
 		if (number == SIGKILL || number == SIGSTOP || number == SIGURG || number == SIGPROF)
 			continue;
 		if (sigaction(number, &action, &before[number]) < 0) {
-			if (errno == EINVAL) /* libc keeps 32 and 33 for its threads */
+			if (errno == EINVAL) /* libc keeps 32 and 33 for its threads, musl 34, too */
 				continue;
 			int reason = errno;
 			signals_release();

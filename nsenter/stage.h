@@ -26,6 +26,15 @@ struct stage {
 	char home[PATH_MAX + sizeof("HOME=")];
 };
 
+/* What getdents64(2) gives; not every C library has it. */
+struct directory_entry {
+	uint64_t inode;
+	int64_t offset;
+	unsigned short length;
+	unsigned char type;
+	char name[];
+};
+
 /* An operation returns 0, or -1 with errno and s->where set. */
 typedef int (*operation)(struct stage *s, const struct plan_op *op);
 

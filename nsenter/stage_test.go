@@ -116,7 +116,7 @@ func TestStageMakesNamespacesFirst(t *testing.T) {
 	}
 	m, stdout, status := runStageIn(t, unix.CLONE_NEWUTS, print)
 	theirs := strings.Fields(stdout)
-	if m != (Message{}) || status != 0 || len(theirs) != 2 || theirs[0] == ours[0] || theirs[1] != ours[1] {
+	if m.Type != MessageBorn || status != 0 || len(theirs) != 2 || theirs[0] == ours[0] || theirs[1] != ours[1] {
 		t.Errorf("got %+v %q %d, we are in %q", m, stdout, status, ours)
 	}
 }

@@ -44,8 +44,15 @@ var newerCalls = []string{
 
 const firstNewer = unix.SYS_STATMOUNT
 
-// probeCalls are of x86-64 alone: the kernel puts them into programs that it traces.
-var probeCalls = map[string]int{"uretprobe": 335, "uprobe": 336}
+// ownCalls are of one architecture.
+var ownCalls = []struct {
+	name           string
+	column, number int
+}{
+	{"uretprobe", columnAMD64, 335}, // the kernel puts these into programs that it traces
+	{"uprobe", columnAMD64, 336},
+	{"riscv_hwprobe", columnRISCV64, 258},
+}
 
 // syscalls is the table by name, with what is newer. It is read where a filter is
 // compiled, not where one is found in the cache.
@@ -70,8 +77,10 @@ var syscalls = sync.OnceValue(func() map[string][columns]int {
 		number := firstNewer + i
 		calls[name] = [columns]int{number, number, x32Bit | number, number, number, number}
 	}
-	for name, number := range probeCalls {
-		calls[name] = [columns]int{number, unknownCall, unknownCall, unknownCall, unknownCall, unknownCall}
+	for _, own := range ownCalls {
+		numbers := [columns]int{unknownCall, unknownCall, unknownCall, unknownCall, unknownCall, unknownCall}
+		numbers[own.column] = own.number
+		calls[own.name] = numbers
 	}
 	return calls
 })
