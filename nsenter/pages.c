@@ -1,15 +1,16 @@
 // What page faults cost, and how a run has fewer of them where that is felt: 0.5 µs
 // without a hypervisor, 1.3 where it nests page tables, 10 to 20 where it shadows them.
 //
-// A run touches some 170 of the 4 KiB pages of Go's heap. Where faults are dear the first
-// area that Go maps for its heap asks for a huge page, which is one fault and 2 MiB to
-// clear: elsewhere 0.3 to 0.5 ms, as the faults. It is a wish: without such a page, or where /sys/kernel/mm/transparent_hugepage/enabled says
+// A run touches some 170 of the 4 KiB pages of Go's heap. Where faults are dear the
+// first area that Go maps for its heap asks for a huge page, which is one fault and 2
+// MiB to clear: elsewhere that takes as long as the faults, 0.3 to 0.5 ms. It is a
+// wish: without such a page, or where /sys/kernel/mm/transparent_hugepage/enabled says
 // never, all is as it was. Go maps memory by the C library's mmap in programs with
 // cgo, and the linker sends that call here (--wrap=mmap in the Makefile; without it
 // nobody calls this).
 //
-// And it faults 70 times on code and constants, which are in the page cache: there they
-// are all mapped at once, too, 0.2 µs for each of 1,260 pages, which
+// And it faults 70 times on code and constants, which are in the page cache: where
+// faults are dear they are all mapped at once, 0.2 µs for each of 1,260 pages, which
 // elsewhere takes longer than what it saves.
 #include <link.h>
 #include <sys/auxv.h>
