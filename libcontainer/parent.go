@@ -304,13 +304,13 @@ func (s *stage) goOn() error {
 // gone: the child is.
 func gone(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
 
-// lastWord is what the child said before we could not reach it, or err if that is nothing.
+// lastWord is what the child said before we could not reach it, or that it was nothing.
 func (s *stage) lastWord(err error) error {
 	for gone(err) {
 		m, ok, failed := s.receive()
 		switch {
 		case failed != nil || !ok:
-			return err
+			return fmt.Errorf("the container's process ended before it had its plan: %w", err)
 		case m.Type == nsenter.MessageError:
 			return s.failure(m)
 		}
