@@ -334,14 +334,15 @@ func (r *restore) enterCgroup(ctx context.Context, pid int) (err error) {
 	r.undo.Add("remove the cgroup", func(ctx context.Context) error {
 		return errors.Join(r.cgroup.Kill(ctx), r.cgroup.Remove(ctx))
 	})
-	if err := r.cgroup.SetCPU(r.spec.Linux.Resources); err != nil { // before it takes in processes
+	// As at create: checked first, and a cpuset takes in nobody before it is filled.
+	if err := r.cgroup.SetButCPU(r.spec.Linux.Resources); err != nil {
+		return fmt.Errorf("setting the cgroup's limits: %w", err)
+	}
+	if err := r.cgroup.SetCPU(r.spec.Linux.Resources); err != nil {
 		return fmt.Errorf("setting the cgroup's limits: %w", err)
 	}
 	if err := r.cgroup.Add(pid); err != nil {
 		return err
-	}
-	if err := r.cgroup.SetButCPU(r.spec.Linux.Resources); err != nil {
-		return fmt.Errorf("setting the cgroup's limits: %w", err)
 	}
 	roots, err := cgroupRoots(pid)
 	if err != nil {
