@@ -277,8 +277,15 @@ func (s *stage) begin(plan *nsenter.Plan) error {
 		return fmt.Errorf("sealing the plan: %w", err)
 	}
 	failpoint.At("stage-plan-written")
-	if err := s.send(nsenter.MessagePlan); err != nil {
-		return s.lastWord(err)
+	err = s.send(nsenter.MessagePlan)
+	if gone(err) { // it may have said why
+		if failed := s.born(); failed != nil {
+			return failed
+		}
+		return fmt.Errorf("the container's process ended before it had its plan: %w", err)
+	}
+	if err != nil {
+		return err
 	}
 	failpoint.At("stage-plan-sent")
 	return nil
@@ -304,20 +311,6 @@ func (s *stage) goOn() error {
 // gone: the child is.
 func gone(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
 
-// lastWord is what the child said before we could not reach it, or that it was nothing.
-func (s *stage) lastWord(err error) error {
-	for gone(err) {
-		m, ok, failed := s.receive()
-		switch {
-		case failed != nil || !ok:
-			return fmt.Errorf("the container's process ended before it had its plan: %w", err)
-		case m.Type == nsenter.MessageError:
-			return s.failure(m)
-		}
-	}
-	return err
-}
-
 // born waits for the child to have the namespaces that it makes itself. Before, its
 // pid is that of a process in the host's.
 func (s *stage) born() error {
@@ -333,7 +326,7 @@ func (s *stage) born() error {
 	case m.Type == nsenter.MessageError:
 		return s.failure(m)
 	case m.Type != nsenter.MessageBorn:
-		return errdefs.Internal.Errorf("unexpected message %d from the container's process", m.Type)
+		return unexpected(m)
 	}
 	s.unborn = false
 	return nil
@@ -394,7 +387,7 @@ func (s *stage) follow(d duties) (ready bool, err error) {
 		case nsenter.MessageListener:
 			err = d.listener(int(m.Value))
 		default:
-			err = errdefs.Internal.Errorf("unexpected message %d from the container's process", m.Type)
+			err = unexpected(m)
 		}
 		if err != nil {
 			return false, err
@@ -403,6 +396,10 @@ func (s *stage) follow(d duties) (ready bool, err error) {
 			return false, err
 		}
 	}
+}
+
+func unexpected(m nsenter.Message) error {
+	return errdefs.Internal.Errorf("unexpected message %d from the container's process", m.Type)
 }
 
 // moveTo follows an OP_CLONE: the first process has ended.

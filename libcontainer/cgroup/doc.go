@@ -8,9 +8,8 @@
 //     every caller that knows the Location (it is JSON in a state file) can act.
 //   - Location only gains fields.
 //   - SetButCPU and SetCPU write what the spec sets: one open, the writes, one close
-//     per file.
-//     They read nothing but what a v1 cpuset takes from its parent. Zero means unset, as
-//     in runc.
+//     per file. They read nothing but what a v1 cpuset takes from its parent. Zero means
+//     unset, as in runc.
 //   - A container's device rules start from "nothing is allowed", followed by
 //     the spec's rules and the devices that every container has.
 //   - Remove, Kill and Thaw of what is not there succeed.

@@ -67,7 +67,7 @@ var syscalls = sync.OnceValue(func() map[string][columns]int {
 			text, rest, _ = strings.Cut(rest, " ")
 			number, err := strconv.Atoi(text)
 			if err != nil {
-				panic("seccomp: syscalls.txt: " + err.Error()) // TestSyscallsAreLibseccomps reads every line
+				panic("seccomp: syscalls.txt: " + err.Error()) // TestTableOfCallsIsWhole reads every line
 			}
 			numbers[i] = number
 		}
