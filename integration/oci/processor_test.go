@@ -39,6 +39,10 @@ func TestRunsOnOneProcessor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			output, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
 			trace, err := cmd.StderrPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -49,6 +53,14 @@ func TestRunsOnOneProcessor(t *testing.T) {
 			lines := bufio.NewScanner(trace)
 			if !lines.Scan() || !strings.Contains(lines.Text(), " "+name+" ") {
 				t.Errorf("the scheduler's first line: %q, want %s in it", lines.Text(), name)
+			}
+			// That is the second thread's word, while the first may still be making it: what
+			// the container says comes after.
+			if _, err := fmt.Fprintln(input, "there"); err != nil {
+				t.Fatal(err)
+			}
+			if line, err := bufio.NewReader(output).ReadString('\n'); line != "there\n" {
+				t.Fatalf("the container said %q: %v", line, err)
 			}
 			if slacks := timerSlacks(t, cmd.Process.Pid); slacks[0] != timerSlacks(t, os.Getpid())[0] || slices.Index(slacks, watcherSlack) < 1 {
 				t.Errorf("timer slacks of the threads: %v, want our own for the first and %s for one", slacks, watcherSlack)
