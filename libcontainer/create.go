@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,7 +44,7 @@ func Create(ctx context.Context, opts CreateOptions) (_ *Container, err error) {
 	defer l.undo.OnError(&err)
 	defer l.close()
 	if err := l.bring(ctx); err != nil {
-		return nil, startError(err)
+		return nil, startError(l.starved(err))
 	}
 	return l.container, nil
 }
@@ -207,7 +208,7 @@ func (l *launch) bring(ctx context.Context) error {
 			return err
 		}
 	}
-	ready, err := l.child.follow(duties{
+	end, err := l.child.follow(duties{
 		step:     func(step uint64) error { return l.step(ctx, step) },
 		moved:    l.record,
 		listener: func(fd int) error { return l.sendListener(fd, specs.StateCreating) },
@@ -215,7 +216,7 @@ func (l *launch) bring(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.mode == waiting && !ready {
+	if end == lost || l.mode == waiting && end != ready {
 		return l.died()
 	}
 	l.devices.Keep()
@@ -236,6 +237,19 @@ func (l *launch) died() error {
 		return err
 	}
 	return errdefs.Internal.Errorf("the container's process ended before it was ready: status %d", exitCode(l.child.status))
+}
+
+// starved says what is behind a failed start if the kernel has killed for want of
+// memory in the new cgroup, whatever we have noticed of it. The text is runc's.
+func (l *launch) starved(failed error) error {
+	if l.cgroup == nil {
+		return failed
+	}
+	if kills, err := l.cgroup.OOMKills(); err != nil || kills == 0 {
+		return failed
+	}
+	slog.Debug("the first process was killed: " + failed.Error())
+	return errdefs.ResourceExhausted.Coded(errdefs.OOM, l.container.ID, "container init was OOM-killed (memory limit too low?)")
 }
 
 // work is what the parent does while the child begins.

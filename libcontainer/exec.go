@@ -179,7 +179,10 @@ func (l *launch) followExec(f *facts) (err error) {
 		}
 		moved = nil
 	}
-	_, err = l.child.follow(duties{moved: moved, listener: func(fd int) error { return l.sendListener(fd, specs.StateRunning) }})
+	end, err := l.child.follow(duties{moved: moved, listener: func(fd int) error { return l.sendListener(fd, specs.StateRunning) }})
+	if err == nil && end == lost {
+		return l.died()
+	}
 	return err
 }
 

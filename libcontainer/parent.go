@@ -358,22 +358,33 @@ type duties struct {
 	listener func(fd int) error
 }
 
-// follow serves the child's messages until it is ready or gone on to execve.
-// ready tells which.
-func (s *stage) follow(d duties) (ready bool, err error) {
+// ending is how a child that has no more to say left us.
+type ending int
+
+const (
+	ready    ending = iota // it waits for start
+	executed               // it went on to execve
+	lost                   // it was killed on the way there
+)
+
+// follow serves the child's messages to the end.
+func (s *stage) follow(d duties) (ending, error) {
 	if err := s.born(); err != nil {
-		return false, err
+		return lost, err
 	}
 	for {
 		m, ok, err := s.receive()
-		if err != nil || !ok {
-			return false, err
+		if err != nil {
+			return lost, err
+		}
+		if !ok {
+			return s.departed(), nil
 		}
 		switch m.Type {
 		case nsenter.MessageReady:
-			return true, nil
+			return ready, nil
 		case nsenter.MessageError:
-			return false, s.failure(m)
+			return lost, s.failure(m)
 		case nsenter.MessageStep:
 			if failpoint.Enabled && m.Value >= stepDeath {
 				err = s.die(m.Value)
@@ -390,12 +401,25 @@ func (s *stage) follow(d duties) (ready bool, err error) {
 			err = unexpected(m)
 		}
 		if err != nil {
-			return false, err
+			return lost, err
 		}
-		if err := s.send(nsenter.MessageContinue); err != nil {
-			return false, err
+		if err := s.goOn(); err != nil {
+			return lost, err
 		}
 	}
+}
+
+const flagExiting = 4 // PF_EXITING, linux/sched.h
+
+// departed tells a child that hung up because it executed its command from one that
+// was killed before: execve takes the stage's name from it. What does not show
+// counts as executed, and so does what the container's own filter makes of execve.
+func (s *stage) departed() ending {
+	stat, err := readStat(s.pid)
+	if err == nil && stat.name == nsenter.StageName && stat.flags&flagExiting != 0 && stat.exit.Signaled() && stat.exit.Signal() == unix.SIGKILL {
+		return lost
+	}
+	return executed
 }
 
 func unexpected(m nsenter.Message) error {

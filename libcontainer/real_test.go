@@ -194,6 +194,24 @@ func TestFailuresAreClassifiedAndLeaveNothing(t *testing.T) {
 	}
 }
 
+// The kernel kills the process before it can say anything, and before a run that does
+// not wait for it could tell from its status.
+func TestTooLittleMemoryToStart(t *testing.T) {
+	for name, call := range map[string]runtimeCall{"create": {Verb: "create"}, "run": {Verb: "run"}, "run detached": {Verb: "run", Detach: true}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			limit := int64(16 << 10)
+			s.spec.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &limit}}
+			s.spec.Process.Args = []string{"sleep", "100"}
+			r := s.runtime(call)
+			if r.err == nil || errdefs.CodeOf(r.err) != errdefs.OOM || !strings.Contains(r.err.Error(), "container init was OOM-killed (memory limit too low?)") {
+				t.Errorf("%+v, %s", r, r.stderr)
+			}
+			s.wantNothingLeft()
+		})
+	}
+}
+
 // setNamespace sets the path of one.
 func (s *sandbox) setNamespace(kind specs.LinuxNamespaceType, path string) {
 	for i := range s.spec.Linux.Namespaces {

@@ -82,7 +82,7 @@ func (l *launch) stay(begin, finish func() error) (status int, err error) {
 // start brings the process to execve.
 func (l *launch) start(ctx context.Context) error {
 	if err := l.bring(ctx); err != nil {
-		return startError(err)
+		return startError(l.starved(err))
 	}
 	return l.container.poststart(ctx, l.spec)
 }

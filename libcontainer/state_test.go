@@ -162,12 +162,13 @@ func TestStatusIsDerived(t *testing.T) {
 }
 
 func TestStatOfAnOddName(t *testing.T) {
-	fields := "7 (a) R 1 2) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20"
-	if state, start, err := parseStat([]byte(fields)); state != 'Z' || start != 4242 || err != nil {
-		t.Errorf("%c %d %v", state, start, err)
+	numbers := " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 139"
+	want := processStat{name: "a) R 1 2", state: 'Z', flags: 6, start: 4242, exit: 139}
+	if got, err := parseStat([]byte("7 (a) R 1 2) Z" + numbers)); got != want || err != nil {
+		t.Errorf("%+v, %v", got, err)
 	}
-	for _, bad := range []string{"", "7 (a", "7 (a) R 1", "7 (a) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x"} {
-		if _, _, err := parseStat([]byte(bad)); err == nil {
+	for _, bad := range []string{"", "7 (a", "7 )a(", "7 (a) R 1", "7 (a) R" + strings.Replace(numbers, "4242", "x", 1), "7 (a) RR" + numbers} {
+		if _, err := parseStat([]byte(bad)); err == nil {
 			t.Errorf("%q passed", bad)
 		}
 	}

@@ -53,47 +53,59 @@ func (c *Container) initAlive() (bool, error) {
 	if c.State.Pid <= 0 {
 		return false, nil
 	}
-	state, start, err := processStat(c.State.Pid)
+	stat, err := readStat(c.State.Pid)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return start == c.State.PidStart && state != 'Z' && state != 'X', nil
+	return stat.start == c.State.PidStart && stat.state != 'Z' && stat.state != 'X', nil
 }
 
 // ProcessStart returns when the process started, in clock ticks since boot:
 // with it, a pid names one process for ever.
 func ProcessStart(pid int) (uint64, error) {
-	_, start, err := processStat(pid)
-	return start, err
+	stat, err := readStat(pid)
+	return stat.start, err
 }
 
-// processStat reads fields 3 and 22 of /proc/PID/stat, proc_pid_stat(5).
-func processStat(pid int) (state byte, start uint64, err error) {
+// processStat is what we want of /proc/PID/stat, proc_pid_stat(5).
+type processStat struct {
+	name  string             // field 2: of the program, unless the process chose another
+	state byte               // 3
+	flags uint64             // 9: PF_*, linux/sched.h
+	start uint64             // 22
+	exit  syscall.WaitStatus // 52: of a process that ends, 0 for who may not trace it
+}
+
+func readStat(pid int) (processStat, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, 0, err
+		return processStat{}, err
 	}
 	return parseStat(data)
 }
 
-// parseStat counts from the last parenthesis: field 2, the name, may hold any
-// byte.
-func parseStat(data []byte) (state byte, start uint64, err error) {
-	malformed := fmt.Errorf("malformed /proc/PID/stat: %q", data)
-	end := bytes.LastIndexByte(data, ')')
-	if end < 0 {
-		return 0, 0, malformed
+// parseStat counts from the last parenthesis: the name may hold any byte.
+func parseStat(data []byte) (stat processStat, err error) {
+	begin, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if begin < 0 || end < begin {
+		return stat, fmt.Errorf("malformed /proc/PID/stat: %q", data)
 	}
 	fields := bytes.Fields(data[end+1:]) // fields[0] is field 3
-	if len(fields) < 20 || len(fields[0]) != 1 {
-		return 0, 0, malformed
+	if len(fields) < 50 || len(fields[0]) != 1 {
+		return stat, fmt.Errorf("malformed /proc/PID/stat: %q", data)
 	}
-	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
-	if err != nil {
-		return 0, 0, malformed
+	var exit uint64
+	for _, number := range []struct {
+		field int
+		to    *uint64
+	}{{9, &stat.flags}, {22, &stat.start}, {52, &exit}} {
+		if *number.to, err = strconv.ParseUint(string(fields[number.field-3]), 10, 64); err != nil {
+			return stat, fmt.Errorf("malformed field %d of /proc/PID/stat: %q", number.field, data)
+		}
 	}
-	return fields[0][0], start, nil
+	stat.name, stat.state, stat.exit = string(data[begin+1:end]), fields[0][0], syscall.WaitStatus(exit)
+	return stat, nil
 }

@@ -493,7 +493,7 @@ __attribute__((constructor)) static void nsexec(void) /* not every C library giv
 	/* Hidden before anything of the container is touched: a process of it
 	 * may see us by a joined pid namespace (CVE-2016-9962). */
 	prctl(PR_SET_DUMPABLE, 0);
-	prctl(PR_SET_NAME, "ocirun:init");
+	prctl(PR_SET_NAME, STAGE_NAME);
 	clean_signals();
 	umask(0); /* modes in the plan are exact */
 	fcntl(stage.socket, F_SETFD, FD_CLOEXEC);

@@ -13,6 +13,9 @@ import (
 	"strings"
 )
 
+// StageName is the name of a process in the stage, until it executes its command.
+const StageName = C.STAGE_NAME
+
 // marker begins the environment of a process that is to run the stage.
 const marker = C.PLAN_MARKER
 

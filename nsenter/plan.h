@@ -194,4 +194,6 @@ _Static_assert(sizeof(struct plan_message_packet) == 24, "plan_message_packet's 
  */
 #define PLAN_MARKER "_OCIRUN_STAGE="
 
+#define STAGE_NAME "ocirun:init" /* of the process, until execve */
+
 #endif
