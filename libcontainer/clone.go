@@ -31,7 +31,12 @@ func (l *launch) prepareFiles(terminal bool) error {
 		}
 	}
 	if l.fd.console >= 0 {
-		return l.connectConsole()
+		if err := l.connectConsole(); err != nil {
+			return err
+		}
+	}
+	if l.fd.state > 0 {
+		return l.makeHookFiles()
 	}
 	return nil
 }
@@ -63,7 +68,17 @@ func (l *launch) number(terminal bool) {
 	}
 	if terminal {
 		l.fd.console = next
+		next++
 	}
+	if l.spec != nil && len(startHooks(l.spec)) > 0 {
+		l.fd.state, l.fd.output = next, next+1
+		next += 2
+		if l.mode == waiting {
+			l.fd.report = next
+			next++
+		}
+	}
+	l.firstTree = next
 }
 
 // inherit appends a descriptor of ours to those that the child gets.
@@ -75,7 +90,15 @@ func (l *launch) inherit(fd int) {
 // makeFifo makes exec.fifo and opens both its ends for the child: while it
 // lives the fifo has a reader, which is how Start knows.
 func (l *launch) makeFifo() error {
-	path := filepath.Join(l.container.Dir(), FifoFile)
+	if err := l.inheritFifo(FifoFile); err != nil {
+		return err
+	}
+	failpoint.At("launch-fifo-made")
+	return nil
+}
+
+func (l *launch) inheritFifo(name string) error {
+	path := filepath.Join(l.container.Dir(), name)
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return fmt.Errorf("making %s: %w", path, err)
 	}
@@ -84,7 +107,6 @@ func (l *launch) makeFifo() error {
 		return fmt.Errorf("opening %s: %w", path, err)
 	}
 	l.inherit(fd)
-	failpoint.At("launch-fifo-made")
 	return nil
 }
 

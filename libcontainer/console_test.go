@@ -118,7 +118,7 @@ func TestNobodyWaitsForTheTerminalOfTheDead(t *testing.T) {
 	go func() { done <- s.run("true") }()
 	select {
 	case r := <-done:
-		if r.err == nil || !strings.Contains(r.stderr, "process ended before it had ") {
+		if r.err == nil || !strings.Contains(r.stderr, "container init was OOM-killed") {
 			t.Errorf("got %+v", r)
 		}
 	case <-time.After(20 * time.Second):

@@ -104,9 +104,11 @@ type launch struct {
 	fd        descriptors // numbers in the child
 	files     []int       // what the child inherits, by number
 	joinFDs   []int       // the cgroup's files among them, in a user namespace
-	trees     map[int]int // the sources of binds among them, by the mount's index
+	firstTree int         // number of the first of the sources of binds
+	trees     map[int]int // their numbers, by the mount's index
 	owned     []int       // ours, closed once the child has them
 	console   int         // attached terminal: our end of the console socket, else -1
+	state     int         // with startContainer hooks: the file with their input, else 0
 	undo      errdefs.Undo
 }
 
@@ -352,6 +354,11 @@ func (l *launch) record() error {
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
 		Cgroup: l.cgroup.Location(), Resctrl: l.resctrl, Stdio: stdio(),
 	}
+	if l.state > 0 { // before anybody finds the container and starts it
+		if err := l.tellHooks(); err != nil {
+			return err
+		}
+	}
 	if err := l.container.Save(); err != nil {
 		return err
 	}
@@ -382,8 +389,8 @@ func (l *launch) step(ctx context.Context, step uint64) error {
 		}
 		failpoint.At("launch-create-runtime-ran")
 		return l.runInside(ctx, hooks.CreateContainer, creating)
-	case stepStart:
-		return l.container.runStartHooks(ctx, l.spec)
+	case stepRecorded: // or this would not be answered
+		return nil
 	}
 	return errdefs.Internal.Errorf("unknown step %d", step)
 }
@@ -410,6 +417,9 @@ func (l *launch) closeOwned() {
 // close drops descriptors. The process lives on its own.
 func (l *launch) close() {
 	l.closeOwned()
+	if l.state > 0 {
+		unix.Close(l.state)
+	}
 	if l.child != nil {
 		l.child.close()
 	}

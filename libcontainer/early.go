@@ -33,7 +33,11 @@ func readEarly(config []byte) (early, bool) {
 	if path := plainjson.Member(config, "linux", "cgroupsPath"); path != nil && json.Unmarshal(path, &e.cgroupsPath) != nil {
 		return e, false
 	}
-	// Sources of id-mapped binds are opened before the clone.
+	// What startContainer hooks need, and the sources of id-mapped binds, are opened
+	// before the clone.
+	if bytes.Contains(config, []byte("\"startContainer\"")) {
+		return e, false
+	}
 	if bytes.Contains(config, []byte("Mappings\"")) || bytes.Contains(config, []byte("idmap\"")) {
 		return e, false
 	}
@@ -49,6 +53,9 @@ func readEarly(config []byte) (early, bool) {
 // agrees reports whether the decoded spec says the same.
 func (e *early) agrees(spec *specs.Spec) bool {
 	if e.terminal != spec.Process.Terminal || e.cgroupsPath != spec.Linux.CgroupsPath || len(e.namespaces) != len(spec.Linux.Namespaces) {
+		return false
+	}
+	if len(startHooks(spec)) > 0 {
 		return false
 	}
 	if slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return rootfs.IDMapped(&m) }) {

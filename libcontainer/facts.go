@@ -93,16 +93,11 @@ func (l *launch) detectCgroups() {
 	l.layout = layout
 }
 
-// ofProcess adds what the process part needs.
-func (f *facts) ofProcess(spec *specs.Spec) error {
+// ofProcess adds what the process part needs, and what the host lets it have.
+func (f *facts) ofProcess(spec *specs.Spec) (err error) {
 	if n := listenFDs(); n > 0 {
 		spec.Process.Env = append(spec.Process.Env, "LISTEN_FDS="+strconv.Itoa(n), "LISTEN_PID=1")
 	}
-	return f.ofHost(spec)
-}
-
-// ofHost adds what the host lets the process have.
-func (f *facts) ofHost(spec *specs.Spec) (err error) {
 	f.available = 1<<len(capabilityNames) - 1 // of a user namespace its root has all
 	if !private(spec, specs.UserNamespace) {
 		if f.available, err = ownCapabilities(); err != nil {

@@ -166,8 +166,11 @@ var fieldPlans = map[string]func(*specs.Spec, *facts){
 		f.joinFiles = append(f.joinFiles, resctrl.Group{Dir: "/sys/fs/resctrl/gold", Monitor: "/sys/fs/resctrl/gold/mon_groups/c"}.TaskFiles()...)
 	},
 	"hooks-of-create": func(s *specs.Spec, f *facts) {
-		one := []specs.Hook{{Path: "/hook"}}
-		s.Hooks, f.fd.fifo = &specs.Hooks{CreateContainer: one, StartContainer: one, Poststart: one, Poststop: one}, 3
+		one, minute := []specs.Hook{{Path: "/hook"}}, 60
+		two := []specs.Hook{{Path: "/hook", Args: []string{"first", "of"}, Env: []string{"A=b"}}, {Path: "/second", Timeout: &minute}}
+		s.Hooks = &specs.Hooks{CreateContainer: one, StartContainer: two, Poststart: one, Poststop: one}
+		f.fd.fifo, f.fd.state, f.fd.output, f.fd.report = 3, 4, 5, 6
+		f.filter = &seccomp.Filter{Program: make([]byte, 16)}
 	},
 }
 

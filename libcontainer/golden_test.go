@@ -155,9 +155,10 @@ var goldenPlans = map[string]func(*specs.Spec, *facts){
 		f.fd.fifo, f.filter = 3, &seccomp.Filter{Program: make([]byte, 16), Flags: 2, Notify: true}
 	},
 	"filter": func(_ *specs.Spec, f *facts) { f.filter = &seccomp.Filter{Program: make([]byte, 16), Flags: 2} },
-	"hooks": func(s *specs.Spec, _ *facts) {
+	"hooks": func(s *specs.Spec, f *facts) {
 		one := []specs.Hook{{Path: "/hook"}}
 		s.Hooks = &specs.Hooks{CreateRuntime: one, StartContainer: one}
+		f.fd.state, f.fd.output = 3, 4
 	},
 }
 

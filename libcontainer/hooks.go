@@ -106,7 +106,7 @@ func runHook(ctx context.Context, hook *specs.Hook, state *specs.State, command 
 	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) //nolint:errcheck // see above
 	err = cmd.Run()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return errdefs.DeadlineExceeded.Errorf("%s: timed out after %d s", hook.Path, *hook.Timeout)
+		return timedOut(hook.Path, *hook.Timeout)
 	}
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("%s: %w, output: %s", hook.Path, err, bytes.TrimSpace(output.Bytes()))
@@ -168,50 +168,70 @@ func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, unprivileged b
 	return plan
 }
 
-// runStartHooks runs the startContainer hooks, whose programs are the image's:
-// as exec runs a process they get the container's cgroup, user, capabilities,
-// labels and filter. With the runtime's they could do to the host what they
-// like.
-func (c *Container) runStartHooks(ctx context.Context, spec *specs.Spec) error {
-	state := c.hookState(specs.StateCreated)
-	for i := range spec.Hooks.StartContainer {
-		hook := &spec.Hooks.StartContainer[i]
-		err := withHookFiles(state, func(files []int) error { return c.runStartHook(ctx, spec, hook, files) })
-		if err != nil {
-			return fmt.Errorf("error running startContainer hook #%d: %w", i, err)
-		}
+// startHooks are programs of the image, which the process runs itself before its
+// command (nsenter/hook.c).
+func startHooks(spec *specs.Spec) []specs.Hook {
+	if spec.Hooks == nil {
+		return nil
+	}
+	return spec.Hooks.StartContainer
+}
+
+// makeHookFiles makes what startContainer hooks read and write, and the fifo at which
+// start hears of them.
+func (l *launch) makeHookFiles() (err error) {
+	if l.state, err = memoryFile("state"); err != nil {
+		return err
+	}
+	output, err := memoryFile("output")
+	if err != nil {
+		return err
+	}
+	l.files = append(l.files, l.state)
+	l.inherit(output)
+	if l.fd.report > 0 {
+		return l.inheritFifo(HooksFile)
 	}
 	return nil
 }
 
-func (c *Container) runStartHook(ctx context.Context, spec *specs.Spec, hook *specs.Hook, files []int) (err error) {
-	process := *spec.Process
-	process.Args, process.Env, process.Terminal, process.ExecCPUAffinity = hookArgs(hook), hook.Env, false, nil
-	l := &launch{
-		mode: attached, container: c, console: -1, user: theCaller(), cgroup: c.cgroup(), resctrl: c.State.Resctrl,
-		spec: &specs.Spec{Process: &process, Linux: spec.Linux}, files: files,
-		fd: descriptors{fifo: -1, console: -1, container: 3, firstFree: 3},
-	}
-	defer l.undo.OnError(&err)
-	defer l.close()
-	if err := l.cloneInside(files[3]); err != nil {
+// tellHooks writes what startContainer hooks read, which cannot change it.
+func (l *launch) tellHooks() error {
+	input, err := json.Marshal(l.container.hookState(specs.StateCreated))
+	if err != nil {
 		return err
 	}
-	if err := l.user.check(l.spec); err != nil {
-		return err
+	if _, err := unix.Pwrite(l.state, input, 0); err != nil {
+		return fmt.Errorf("writing the state for hooks: %w", err)
 	}
-	if err := l.compileFilter(); err != nil {
-		return err
+	return seal(l.state)
+}
+
+// hookTimeout in ms, 0 if there is none.
+func hookTimeout(hook *specs.Hook) uint64 {
+	if hook.Timeout == nil {
+		return 0
 	}
-	f := l.execFacts()
-	f.hook = hook.Path
-	if err := f.ofHost(l.spec); err != nil {
-		return err
+	return min(uint64(*hook.Timeout)*1000, math.MaxInt32)
+}
+
+// startHookError words what the process says of a startContainer hook.
+func startHookError(path string, timeout uint64, m nsenter.Message, output []byte) error {
+	var err error
+	if m.Where == nsenter.WhereTimeout {
+		err = timedOut(path, int(timeout/1000))
+	} else {
+		err = hookFailed(path, m.Errno, output)
 	}
-	if err := l.followExec(&f); err != nil {
-		return err
-	}
-	return waitHook(ctx, l.child, hook, files[1])
+	return fmt.Errorf("error running startContainer hook #%d: %w", m.Value, err)
+}
+
+func timedOut(path string, seconds int) error {
+	return errdefs.DeadlineExceeded.Errorf("%s: timed out after %d s", path, seconds)
+}
+
+func hookFailed(path string, status int, output []byte) error {
+	return fmt.Errorf("%s: exit status %d, output: %s", path, status, bytes.TrimSpace(output))
 }
 
 func hookArgs(hook *specs.Hook) []string {
@@ -246,9 +266,6 @@ func withHookFiles(state *specs.State, do func(files []int) error) error {
 	return do([]int{stdin, output, output, init})
 }
 
-// maxHookOutput is how much of a hook's output an error shows.
-const maxHookOutput = 4096
-
 // waitHook waits for the hook's end within its timeout.
 func waitHook(ctx context.Context, child *stage, hook *specs.Hook, output int) error {
 	if hook.Timeout != nil {
@@ -275,11 +292,11 @@ func waitHook(ctx context.Context, child *stage, hook *specs.Hook, output int) e
 	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return errdefs.DeadlineExceeded.Errorf("%s: timed out after %d s", hook.Path, *hook.Timeout)
+		return timedOut(hook.Path, *hook.Timeout)
 	case exitCode(child.status) != 0:
-		said := make([]byte, maxHookOutput)
+		said := make([]byte, nsenter.MaxOutput)
 		n, _ := unix.Pread(output, said, 0) // else there is none to show
-		return fmt.Errorf("%s: exit status %d, output: %s", hook.Path, exitCode(child.status), bytes.TrimSpace(said[:max(n, 0)]))
+		return hookFailed(hook.Path, exitCode(child.status), said[:max(n, 0)])
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -108,7 +109,7 @@ func TestStartContainerHooksHaveTheRightsOfTheProcess(t *testing.T) {
 	s.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
 	rights := `id; grep -E "^(Cap|NoNew|Seccomp:)" /proc/self/status; cat /proc/self/cgroup; ulimit -n; pwd`
 	s.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{
-		Path: "/bin/sh", Args: []string{"sh", "-c", "exec > /tmp/hook; " + rights + "; echo $HOME"}, Env: []string{"PATH=/bin"},
+		Path: "/bin/sh", Args: []string{"sh", "-c", "exec > /tmp/hook; " + rights + "; echo $HOME; ls /proc/self/fd > /tmp/open"}, Env: []string{"PATH=/bin"},
 	}}}
 	check := func(verb, process string) {
 		hook, err := os.ReadFile(s.path("tmp/hook"))
@@ -116,7 +117,13 @@ func TestStartContainerHooksHaveTheRightsOfTheProcess(t *testing.T) {
 		if strings.TrimSpace(string(hook)) != process {
 			t.Errorf("%s: the hook is\n%s\nthe process\n%s", verb, hook, process)
 		}
+		open, err := os.ReadFile(s.path("tmp/open"))
+		s.must(err)
+		if string(open) != "0\n1\n2\n3\n" { // ls opens one itself
+			t.Errorf("%s: the hook has open\n%s", verb, open)
+		}
 	}
+	s.create.PreserveFDs, s.extra = 1, []*os.File{os.Stdin}
 	process := s.sh(rights + "; echo")
 	check("run", process)
 	s.must(os.Remove(s.path("tmp/hook")))
@@ -128,16 +135,91 @@ func TestStartContainerHooksHaveTheRightsOfTheProcess(t *testing.T) {
 	check("start", process)
 }
 
-func TestHookTimesOut(t *testing.T) {
-	s := newSandbox(t)
-	second := 1
-	s.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "30"}, Timeout: &second}}}
-	start := time.Now()
-	r := s.run("true")
-	if errdefs.KindOf(r.err) != errdefs.DeadlineExceeded || time.Since(start) > 10*time.Second {
-		t.Errorf("after %v: %+v", time.Since(start), r)
+// The process runs them itself, so start has to be told, and what they leave behind
+// is still the container's.
+func TestStartIsToldWhatHooksDid(t *testing.T) {
+	shell := func(script string) specs.Hook {
+		return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin"}}
 	}
+	second := 1
+	for name, c := range map[string]struct {
+		hook specs.Hook
+		text string
+	}{
+		"failed":       {shell("cat; echo; echo why >&2; exit 3"), `error running startContainer hook #1: /bin/sh: exit status 3, output: {"ociVersion":`},
+		"says nothing": {shell("exit 2"), "error running startContainer hook #1: /bin/sh: exit status 2, output: "},
+		"says much":    {shell("seq 100000; exit 3"), "output: 1\n2\n3\n"},
+		"killed":       {shell("kill -9 $$"), "error running startContainer hook #1: /bin/sh: exit status 137, output: "},
+		"not there":    {specs.Hook{Path: "/nope"}, "error running startContainer hook #1: /nope: exit status 127, output: exec /nope: No such file or directory"},
+		"too long":     {specs.Hook{Path: "/bin/sleep", Args: []string{"sleep", "30"}, Timeout: &second}, "error running startContainer hook #1: /bin/sleep: timed out after 1 s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, verbs := range [][]string{{"create", "start"}, {"run"}} {
+				s := newSandbox(t)
+				s.must(os.Symlink("busybox", s.path("bin/seq")))
+				s.spec.Process.Args = []string{"touch", "/started"}
+				s.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{shell("sleep 1000 & exit 0"), c.hook, shell("touch /third")}}
+				var r result
+				for _, verb := range verbs {
+					r = s.runtime(runtimeCall{Verb: verb})
+				}
+				if r.err == nil || !strings.Contains(r.err.Error(), c.text) || len(r.err.Error()) > nsenter.MaxOutput+200 {
+					t.Errorf("%q: %+v, %q", verbs, r, r.stderr)
+				}
+				for _, file := range []string{"third", "started"} {
+					if _, err := os.Stat(s.path(file)); err == nil {
+						t.Errorf("%q: %s was made after all", verbs, file)
+					}
+				}
+				if verbs[0] == "create" {
+					c, err := Open(s.create.Root, s.create.ID)
+					s.must(err)
+					s.must(Delete(t.Context(), c.Root, c.ID, true))
+				}
+				s.wantNothingLeft()
+			}
+		})
+	}
+}
+
+// What runs before it may kill the process, or whoever starts it.
+func TestProcessThatDiesOfItsHooks(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Process.Args = []string{"sleep", "100"}
+	s.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "1000"}}}}
+	if r := s.runtime(runtimeCall{Verb: "create"}); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	c, err := Open(s.create.Root, s.create.ID)
+	s.must(err)
+	done := make(chan result, 1)
+	go func() { done <- s.runtime(runtimeCall{Verb: "start"}) }()
+	for pids := 0; pids < 2; { // the hook is there
+		list, err := c.cgroup().Pids(false)
+		s.must(err)
+		pids = len(list)
+	}
+	s.must(c.killInit())
+	if r := <-done; r.err == nil || !strings.Contains(r.err.Error(), "ended before its startContainer hooks were done") {
+		t.Errorf("%+v", r)
+	}
+	s.must(Delete(t.Context(), c.Root, c.ID, true))
 	s.wantNothingLeft()
+}
+
+func TestHookTimesOut(t *testing.T) {
+	second := 1
+	slow := []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "30"}, Timeout: &second}}
+	for name, hooks := range map[string]*specs.Hooks{"createRuntime": {CreateRuntime: slow}, "createContainer": {CreateContainer: slow}, "startContainer": {StartContainer: slow}} {
+		s := newSandbox(t)
+		s.spec.Hooks = hooks
+		start := time.Now()
+		r := s.run("true")
+		if errdefs.KindOf(r.err) != errdefs.DeadlineExceeded || time.Since(start) > 10*time.Second {
+			t.Errorf("%s after %v: %+v", name, time.Since(start), r)
+		}
+		s.wantNothingLeft()
+	}
 }
 
 func TestHookWithoutReadingItsInput(t *testing.T) {

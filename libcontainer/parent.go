@@ -443,6 +443,11 @@ func (s *stage) failure(m nsenter.Message) error {
 	if m.Op >= len(s.plan.Ops) {
 		return errdefs.Internal.Errorf("the container's process reports operation %d of %d", m.Op, len(s.plan.Ops))
 	}
+	if op := &s.plan.Ops[m.Op]; m.OfHook() {
+		output := make([]byte, nsenter.MaxOutput)
+		n, _, _ := unix.Recvfrom(s.socket, output, 0) // else there is none to show
+		return startHookError(op.Text[0], op.Num[1], m, output[:max(n, 0)])
+	}
 	return fmt.Errorf("error during container init: %w", opError(&s.plan.Ops[m.Op], m.Where, syscall.Errno(m.Errno)))
 }
 

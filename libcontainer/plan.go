@@ -17,11 +17,11 @@ import (
 
 // Steps that the parent does between two operations.
 const (
-	stepCreate  uint64 = 1 + iota // prestart, createRuntime and createContainer hooks
-	stepStart                     // startContainer hooks
-	stepMaps                      // the id maps of the user namespace that the child just made
-	stepTime                      // the offsets of its time namespace
-	stepDevices                   // network devices of the host move in
+	stepCreate   uint64 = 1 + iota // prestart, createRuntime and createContainer hooks
+	stepRecorded                   // nothing, but what follows wants what the parent does before it listens
+	stepMaps                       // the id maps of the user namespace that the child just made
+	stepTime                       // the offsets of its time namespace
+	stepDevices                    // network devices of the host move in
 )
 
 // facts is all that a plan depends on besides the spec.
@@ -39,13 +39,16 @@ type facts struct {
 	apparmor  bool // the host has it
 	user      caller
 	rootfs    string // exec: where the root is, if the container has no mount namespace
-	hook      string // the program of a startContainer hook, which is run as the process would be
 }
 
 // descriptors are the numbers that the child inherits things under; -1: not.
 type descriptors struct {
 	fifo, console, container int
 	firstFree                int // first that is not the process's
+
+	// With startContainer hooks only.
+	state, output int
+	report        int // if it waits for start
 }
 
 // compilePlan orders everything that the container's process does to itself.
@@ -84,13 +87,12 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	if err := executionPart(plan, spec.Linux); err != nil {
 		return nil, err
 	}
-	return plan, f.part(spec.Process, spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0).compile(plan)
+	return plan, f.part(spec.Process, startHooks(spec)).compile(plan)
 }
 
 // part returns the process part for a process.
-func (f *facts) part(p *specs.Process, hooks bool) *processPart {
-	part := &processPart{process: p, available: f.available, noGroups: f.user.noGroups, filter: f.filter, firstFree: f.fd.firstFree,
-		hook: f.hook, fifo: f.fd.fifo >= 0, sync: hooks && f.fd.fifo < 0}
+func (f *facts) part(p *specs.Process, hooks []specs.Hook) *processPart {
+	part := &processPart{process: p, available: f.available, noGroups: f.user.noGroups, filter: f.filter, fd: f.fd, hooks: hooks}
 	if p.ApparmorProfile != "" && f.apparmor {
 		part.apparmor = p.ApparmorProfile
 	}
@@ -136,6 +138,9 @@ func (d descriptors) adopt(plan *nsenter.Plan) {
 		if in.fd >= 0 {
 			plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(in.slot, uint64(in.fd)), Why: in.why})
 		}
+	}
+	if d.report > 0 {
+		plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotReport, uint64(d.report)), Why: HooksFile})
 	}
 }
 
@@ -357,7 +362,7 @@ func compileExec(p *specs.Process, linux *specs.Linux, namespaces uint64, f *fac
 	if err := executionPart(plan, linux); err != nil {
 		return nil, err
 	}
-	return plan, f.part(p, false).compile(plan)
+	return plan, f.part(p, nil).compile(plan)
 }
 
 // enterContainer joins the container's namespaces. Without a mount namespace

@@ -58,12 +58,10 @@ type processPart struct {
 	process   *specs.Process
 	available uint64 // capabilities the runtime can give
 	filter    *seccomp.Filter
-	firstFree int  // first descriptor that is not the process's
-	fifo      bool // wait for start before the filter
+	fd        descriptors
 	noGroups  bool // setgroups is denied
-	sync      bool // there are startContainer hooks that the parent runs
 	apparmor  string
-	hook      string // run instead of the command, with just its own environment
+	hooks     []specs.Hook // startContainer
 }
 
 // compile appends the process's operations. Each has its place:
@@ -105,7 +103,7 @@ func (p *processPart) attributes(plan *nsenter.Plan) {
 func (p *processPart) environment(plan *nsenter.Plan) {
 	env, home := environment(p.process.Env)
 	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: env})
-	if !home && p.hook == "" {
+	if !home {
 		plan.Add(nsenter.Op{Code: nsenter.Home, Num: num(uint64(p.process.User.UID)), Why: "looking up the user's home"})
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: p.process.Args})
@@ -144,7 +142,7 @@ func (p *processPart) identity(plan *nsenter.Plan) {
 	} else {
 		plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})
 	}
-	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(uint64(p.firstFree)), Why: "keeping the runtime's descriptors out of the container"})
+	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(uint64(p.fd.firstFree)), Why: "keeping the runtime's descriptors out of the container"})
 	why := fmt.Sprintf("chdir to cwd (%q) set in config.json failed", p.process.Cwd)
 	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(p.process.Cwd), Why: why})
 	caps := p.capabilities()
@@ -202,13 +200,10 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 	if p.process.NoNewPrivileges {
 		plan.Add(nsenter.Op{Code: nsenter.NoNewPrivs})
 	}
-	command := p.process.Args[0]
-	if p.hook != "" {
-		command = p.hook
-	}
+	command, waits := p.process.Args[0], p.fd.fifo >= 0
 	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(command, lookupPath(p.process.Env)), Why: fmt.Sprintf("exec: %q", command)})
-	if p.sync {
-		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepStart), Why: "startContainer hooks"})
+	if len(p.hooks) > 0 && !waits { // else start comes after all that
+		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepRecorded), Why: "waiting until there is a state to tell the hooks"})
 	}
 	notify := p.filter != nil && p.filter.Notify
 	if notify {
@@ -216,15 +211,40 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 		// there. What follows is under the filter.
 		plan.Add(nsenter.Op{Code: nsenter.Seccomp, Blob: p.filter.Program, Num: num(uint64(p.filter.Flags)), Flags: nsenter.Listener, Why: "loading the seccomp filter and handing its listener over"})
 	}
-	if p.fifo {
+	if waits {
 		plan.Add(nsenter.Op{Code: nsenter.Ready, Why: "created; the parent may leave"})
 		plan.Add(nsenter.Op{Code: nsenter.AwaitStart, Why: "waiting for start"})
 	}
+	var confine []nsenter.Op
 	if p.filter != nil && !notify {
-		plan.Add(nsenter.Op{Code: nsenter.Seccomp, Blob: p.filter.Program, Num: num(uint64(p.filter.Flags)), Why: "loading the seccomp filter"})
+		confine = []nsenter.Op{{Code: nsenter.Seccomp, Blob: p.filter.Program, Num: num(uint64(p.filter.Flags)), Why: "loading the seccomp filter"}}
 	}
+	p.runHooks(plan, confine)
+	plan.Ops = append(plan.Ops, confine...)
 	plan.Add(nsenter.Op{Code: nsenter.Exec, Text: text(command), Why: fmt.Sprintf("exec %s", command)})
 	return nil
+}
+
+// runHooks adds the startContainer hooks. They are the image's programs: they have
+// what the process has, save its descriptors and environment.
+func (p *processPart) runHooks(plan *nsenter.Plan, confine []nsenter.Op) {
+	for i := range p.hooks {
+		hook := &p.hooks[i]
+		env, _ := environment(hook.Env)
+		does := []nsenter.Op{
+			{Code: nsenter.Cloexec, Num: num(3), Why: "keeping all descriptors from the hook"},
+			{Code: nsenter.Env, Strings: env},
+			{Code: nsenter.Args, Strings: hookArgs(hook)},
+			{Code: nsenter.Lookup, Text: text(hook.Path)},
+		}
+		does = append(append(does, confine...), nsenter.Op{Code: nsenter.Exec, Text: text(hook.Path)})
+		plan.Add(nsenter.Op{Code: nsenter.Hook, Text: text(hook.Path), Num: num(uint64(len(does)), hookTimeout(hook), uint64(p.fd.state), uint64(p.fd.output)),
+			Why: fmt.Sprintf("startContainer hook #%d", i)})
+		plan.Ops = append(plan.Ops, does...)
+	}
+	if len(p.hooks) > 0 && p.fd.fifo >= 0 {
+		plan.Add(nsenter.Op{Code: nsenter.Started, Why: "telling start that the hooks are done"})
+	}
 }
 
 // lookupPath returns PATH of the environment, the last one as exec sees it.

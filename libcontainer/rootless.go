@@ -30,11 +30,6 @@ func (c *caller) check(spec *specs.Spec) error {
 	if user == nil {
 		return invalid("linux.namespaces", "rootless container requires user namespaces")
 	}
-	// Where they run the first process is one of the runtime's, which only a
-	// privileged caller may follow into its namespaces: it holds the host's files.
-	if spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
-		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "hooks.startContainer", "hooks.startContainer: not implemented for a caller who is not root")
-	}
 	if user.Path != "" {
 		return nil
 	}

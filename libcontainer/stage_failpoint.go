@@ -14,7 +14,8 @@ import (
 // there, its parent does, or both do. The stage itself knows nothing of them:
 // the plan gets one more OP_SYNC, at which the stage waits, and the parent
 // kills. A stage that is the first process of a pid namespace could not even
-// kill itself. After OP_READY the parent is gone and there are none.
+// kill itself. After OP_READY the parent is gone and there are none, nor from the
+// first hook on.
 const (
 	stepDeath  int64 = 1000 + iota // of the stage
 	stepOrphan                     // of the parent
@@ -30,7 +31,7 @@ func arm(plan *nsenter.Plan) {
 		return
 	}
 	for i := range plan.Ops {
-		if plan.Ops[i].Code == nsenter.Ready {
+		if plan.Ops[i].Code == nsenter.Ready || plan.Ops[i].Code == nsenter.Hook {
 			return
 		}
 		for death := stepDeath; death < stepEnd; death++ {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/libcontainer/plainjson"
+	"github.com/engined/engined/nsenter"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -36,11 +39,12 @@ func Start(ctx context.Context, c *Container) error {
 		return err
 	}
 	failpoint.At("start-checked")
-	if err := c.startHooks(ctx, spec); err != nil {
+	hooks, err := c.listenToHooks(spec)
+	if err != nil {
 		return err
 	}
-	failpoint.At("start-hooks-ran")
-	if err := c.letGo(); err != nil {
+	defer hooks.Close() // of nil it does nothing
+	if err := c.letGo(ctx, hooks, spec); err != nil {
 		return err
 	}
 	failpoint.At("start-fifo-written")
@@ -50,7 +54,7 @@ func Start(ctx context.Context, c *Container) error {
 // letGo writes to exec.fifo, which the process reads. Without a reader, which
 // the process is as long as it lives, the open fails. Removing the name first
 // decides between two starts.
-func (c *Container) letGo() error {
+func (c *Container) letGo(ctx context.Context, hooks *os.File, spec *specs.Spec) error {
 	path := filepath.Join(c.Dir(), FifoFile)
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	switch {
@@ -70,7 +74,52 @@ func (c *Container) letGo() error {
 	if _, err := unix.Write(fd, []byte{0}); err != nil {
 		return fmt.Errorf("starting the container's process: %w", err)
 	}
+	failpoint.At("start-byte-written")
+	if hooks != nil {
+		if err := awaitHooks(ctx, hooks, spec); err != nil {
+			return errors.Join(err, c.killInit())
+		}
+		failpoint.At("start-hooks-ran")
+	}
 	return awaitExec(fd)
+}
+
+// listenToHooks opens what the process tells of its startContainer hooks by; nil if
+// there are none. Of two starts, both of which listen, only one lets it go.
+func (c *Container) listenToHooks(spec *specs.Spec) (*os.File, error) {
+	if len(startHooks(spec)) == 0 {
+		return nil, nil
+	}
+	return os.OpenFile(filepath.Join(c.Dir(), HooksFile), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+}
+
+// awaitHooks waits until the hooks are done. A failure ends the container
+// (config.md, hooks).
+func awaitHooks(ctx context.Context, hooks *os.File, spec *specs.Spec) error {
+	stop := context.AfterFunc(ctx, func() { hooks.SetReadDeadline(time.Unix(1, 0)) }) //nolint:errcheck // a fifo has deadlines
+	defer stop()
+	said, err := io.ReadAll(io.LimitReader(hooks, nsenter.PacketSize+nsenter.MaxOutput))
+	if err != nil {
+		return fmt.Errorf("waiting for startContainer hooks: %w", errors.Join(ctx.Err(), err))
+	}
+	if len(said) < nsenter.PacketSize {
+		return errdefs.Internal.Errorf("the container's process ended before its startContainer hooks were done")
+	}
+	m, err := nsenter.DecodeMessage(said[:nsenter.PacketSize])
+	switch {
+	case err != nil:
+		return err
+	case m.Type == nsenter.MessageReady:
+		return nil
+	case m.Type != nsenter.MessageError:
+		return unexpected(m)
+	}
+	list := startHooks(spec)
+	if !m.OfHook() || m.Value < 0 || m.Value >= int64(len(list)) {
+		return errdefs.Internal.Errorf("running startContainer hooks: operation %d: %w", m.Op, syscall.Errno(m.Errno))
+	}
+	hook := &list[m.Value]
+	return startHookError(hook.Path, hookTimeout(hook), m, said[nsenter.PacketSize:])
 }
 
 // awaitExec waits until the process has gone on to execve, or ended: then the
@@ -100,18 +149,6 @@ func (c *Container) Spec() (*specs.Spec, error) {
 		return nil, errdefs.DataLoss.Errorf("reading the container's spec: %w", err)
 	}
 	return spec, nil
-}
-
-// startHooks runs the startContainer hooks in the container, before its
-// process. A failure ends the container (config.md, hooks).
-func (c *Container) startHooks(ctx context.Context, spec *specs.Spec) error {
-	if spec.Hooks == nil || len(spec.Hooks.StartContainer) == 0 {
-		return nil
-	}
-	if err := c.runStartHooks(ctx, spec); err != nil {
-		return errors.Join(err, c.killInit())
-	}
-	return nil
 }
 
 // poststart runs the hooks after the process went on. A failure ends the

@@ -21,6 +21,7 @@ const (
 	StateFile   = "state.json"  // State
 	ConfigFile  = "config.json" // the bundle's, verbatim: the bundle may change later
 	FifoFile    = "exec.fifo"   // created containers only; opening it lets the process go
+	HooksFile   = "hooks.fifo"  // with startContainer hooks only: what start hears of them
 	SeccompFile = "seccomp.bpf" // the compiled filter, for exec
 )
 

@@ -23,7 +23,7 @@ func (l *launch) needTree(i int) bool {
 
 // numberTrees gives the trees the numbers that openTrees would, for a dry run.
 func (l *launch) numberTrees() {
-	next := max(l.fd.firstFree, l.fd.fifo+1, l.fd.console+1)
+	next := l.firstTree
 	l.trees = map[int]int{}
 	for i := range l.spec.Mounts {
 		if l.needTree(i) {

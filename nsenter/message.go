@@ -23,7 +23,10 @@ type MessageType uint32
 //	parent → child   MessageContinue  answers MessageStep, MessagePid and MessageListener; unasked, for
 //	                                  Await, which comes before any of these
 //	child → parent   MessageReady     at Ready; nothing follows
-//	child → parent   MessageError     at the first failure; nothing follows
+//	child → parent   MessageError     at the first failure; nothing follows but, of a hook that failed,
+//	                                  a packet with its output, if there is any
+//
+// To who started the container, over a fifo, after Ready: MessageReady or MessageError, as above.
 //
 // A close without Ready or Error is execve, or death.
 const (
@@ -52,7 +55,12 @@ const (
 	WhereOutside   Where = C.WHERE_OUTSIDE
 	WherePlan      Where = C.WHERE_PLAN
 	WhereBirth     Where = C.WHERE_BIRTH
+	WhereHook      Where = C.WHERE_HOOK
+	WhereTimeout   Where = C.WHERE_HOOK_TIMEOUT
 )
+
+// PacketSize is that of a Message, encoded.
+const PacketSize = C.sizeof_struct_plan_message_packet
 
 // Message is one packet.
 type Message struct {
@@ -63,9 +71,12 @@ type Message struct {
 	Value int64
 }
 
+// OfHook reports whether it is the failure of a hook, which its output follows.
+func (m Message) OfHook() bool { return m.Where == WhereHook || m.Where == WhereTimeout }
+
 // Encode returns the packet.
 func (m Message) Encode() []byte {
-	out := make([]byte, packetSize)
+	out := make([]byte, PacketSize)
 	binary.NativeEndian.PutUint32(out, uint32(m.Type))
 	binary.NativeEndian.PutUint32(out[4:], uint32(m.Op))
 	binary.NativeEndian.PutUint32(out[8:], uint32(m.Errno))
@@ -76,8 +87,8 @@ func (m Message) Encode() []byte {
 
 // DecodeMessage reads a packet.
 func DecodeMessage(packet []byte) (Message, error) {
-	if len(packet) != packetSize {
-		return Message{}, fmt.Errorf("a message of %d bytes: expected %d", len(packet), packetSize)
+	if len(packet) != PacketSize {
+		return Message{}, fmt.Errorf("a message of %d bytes: expected %d", len(packet), PacketSize)
 	}
 	return Message{
 		Type:  MessageType(binary.NativeEndian.Uint32(packet)),

@@ -70,16 +70,17 @@ int keep(struct stage *s, int slot, int fd)
 /* write and read, not send and recv: they may be under a filter that notifies,
  * which no profile may do with write (OP_SECCOMP). A parent that is gone is
  * noticed at the next wait. */
-static void send_packet(const struct stage *s, const struct plan_message_packet *packet)
+static void send_packet(const struct stage *s, const void *packet, size_t size)
 {
-	while (write(s->socket, packet, sizeof(*packet)) < 0 && errno == EINTR)
+	int to = s->socket >= 0 ? s->socket : s->slots[SLOT_REPORT];
+	while (write(to, packet, size) < 0 && errno == EINTR)
 		;
 }
 
 int tell(struct stage *s, uint32_t type, int64_t value)
 {
 	struct plan_message_packet packet = { .type = type, .op = s->index, .value = value };
-	send_packet(s, &packet);
+	send_packet(s, &packet, sizeof(packet));
 	return 0;
 }
 
@@ -96,16 +97,33 @@ int await(struct stage *s)
 	return (int)packet.type;
 }
 
-/* After OP_READY nobody listens but the container's own standard error. */
+static bool hook_failed(const struct stage *s)
+{
+	return s->where == WHERE_HOOK || s->where == WHERE_HOOK_TIMEOUT;
+}
+
+/* What the hook has said about it. */
+static void send_output(struct stage *s)
+{
+	char text[PLAN_MAX_OUTPUT];
+	ssize_t n = pread((int)s->ops[s->index].num[3], text, sizeof(text), 0);
+	if (n > 0)
+		send_packet(s, text, (size_t)n);
+}
+
+/* After OP_READY nobody listens but start, to hooks, and the container's own standard
+ * error. */
 static void die(struct stage *s)
 {
 	int error = errno;
 	struct plan_message_packet packet = {
-		.type = MESSAGE_ERROR, .op = s->index, .error = error, .where = s->where,
+		.type = MESSAGE_ERROR, .op = s->index, .error = error, .where = s->where, .value = s->hooks,
 	};
 	char text[PATH_MAX + 64];
-	if (s->socket >= 0) {
-		send_packet(s, &packet);
+	if (s->socket >= 0 || s->slots[SLOT_REPORT] >= 0) {
+		send_packet(s, &packet, sizeof(packet));
+		if (hook_failed(s))
+			send_output(s);
 	} else {
 		/* write, as above: not what a C library's stdio chooses. */
 		int length = snprintf(text, sizeof(text), "exec %s: %s\n", s->command, strerror(error));
@@ -113,7 +131,7 @@ static void die(struct stage *s)
 			/* Nobody else to tell. */
 		}
 	}
-	_exit(error == ENOENT ? 127 : 1);
+	_exit(error == ENOENT && !hook_failed(s) ? 127 : 1);
 }
 
 /* Opens the host's procfs and makes sure that it is one: what is written there
@@ -389,6 +407,8 @@ static const operation operations[OP_COUNT] = {
 	[OP_SECCOMP] = op_seccomp,
 	[OP_EXEC] = op_exec,
 	[OP_AWAIT] = op_await,
+	[OP_HOOK] = op_hook,
+	[OP_STARTED] = op_started,
 };
 
 /* Everything that an operation refers to must lie inside the plan. */
@@ -438,7 +458,8 @@ static void map_plan(struct stage *s, int memory)
 static void apply(struct stage *s)
 {
 	const struct plan_header *h = (const void *)s->plan;
-	for (s->index = 0; s->index < h->op_count; s->index++) {
+	s->end = h->op_count;
+	for (s->index = 0; s->index < s->end; s->index++) {
 		const struct plan_op *op = &s->ops[s->index];
 		s->where = WHERE_OP;
 		if (operations[op->code](s, op) < 0 && !(op->flags & FLAG_OPTIONAL))

@@ -16,6 +16,9 @@ import (
 // StageName is the name of a process in the stage, until it executes its command.
 const StageName = C.STAGE_NAME
 
+// MaxOutput is how many bytes of a failed hook's output are told.
+const MaxOutput = C.PLAN_MAX_OUTPUT
+
 // marker begins the environment of a process that is to run the stage.
 const marker = C.PLAN_MARKER
 
@@ -90,6 +93,8 @@ const (
 	Seccomp      Code = C.OP_SECCOMP
 	Exec         Code = C.OP_EXEC
 	Await        Code = C.OP_AWAIT
+	Hook         Code = C.OP_HOOK
+	Started      Code = C.OP_STARTED
 )
 
 var codeNames = [...]string{
@@ -104,7 +109,7 @@ var codeNames = [...]string{
 	Rlimit: "rlimit", Umask: "umask", Chdir: "chdir", Bounding: "bounding", User: "user",
 	Caps: "caps", NoNewPrivs: "no-new-privs", Home: "home", Env: "env", Args: "args",
 	Lookup: "lookup", Cloexec: "cloexec", Ready: "ready", AwaitStart: "await-start",
-	Seccomp: "seccomp", Exec: "exec", Await: "await",
+	Seccomp: "seccomp", Exec: "exec", Await: "await", Hook: "hook", Started: "started",
 }
 
 func (c Code) String() string {
@@ -139,7 +144,6 @@ const (
 	opSize           = C.sizeof_struct_plan_op
 	blobAlign        = 8
 	maxPlanSize      = C.PLAN_MAX_SIZE
-	packetSize       = C.sizeof_struct_plan_message_packet
 	planVersion      = C.PLAN_VERSION
 	planMagic        = C.PLAN_MAGIC
 	opCount          = C.OP_COUNT
@@ -154,6 +158,7 @@ const (
 	SlotFifo      = C.SLOT_FIFO
 	SlotConsole   = C.SLOT_CONSOLE
 	SlotContainer = C.SLOT_CONTAINER
+	SlotReport    = C.SLOT_REPORT
 )
 
 // What Target expects, and makes if it is not there.

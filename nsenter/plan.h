@@ -56,6 +56,7 @@ enum plan_slot {
 	SLOT_CONSOLE, /* the socket that takes the terminal's master */
 	SLOT_CONTAINER, /* pidfd of the container's init */
 	SLOT_SYSFS,  /* a read-only sysfs of a new network namespace, not mounted yet */
+	SLOT_REPORT, /* the fifo at which start hears what became of the hooks */
 	SLOT_COUNT
 };
 
@@ -125,6 +126,8 @@ enum plan_code {
 	OP_SECCOMP,  /* b = struct sock_filter[], n0 = flags; with FLAG_LISTENER the parent takes the listener */
 	OP_EXEC,
 	OP_AWAIT,    /* waits until the parent has done what it does meanwhile, or goes on if it has */
+	OP_HOOK,     /* a child does the next n0 operations, which end in OP_EXEC, in at most n1 ms if not 0; stdin n2, output n3 */
+	OP_STARTED,  /* tells start, by SLOT_REPORT, that the hooks are done */
 	OP_COUNT
 };
 
@@ -157,8 +160,8 @@ enum plan_message {
 	MESSAGE_STEP,     /* to the parent: do step `value` */
 	MESSAGE_PID,      /* to the parent: the child goes on as pid `value` */
 	MESSAGE_LISTENER, /* to the parent: take the child's descriptor `value` to the seccomp agent */
-	MESSAGE_READY,    /* to the parent: nothing left that can fail but execve */
-	MESSAGE_ERROR,    /* to the parent: operation `op` failed */
+	MESSAGE_READY,    /* to the parent: nothing left that can fail but execve; to start: the hooks are done */
+	MESSAGE_ERROR,    /* to the parent, or start: operation `op` failed, which if a hook is that number `value` */
 	MESSAGE_BORN      /* to the parent: the marker's namespaces are made */
 };
 
@@ -173,7 +176,9 @@ enum plan_where {
 	WHERE_UNSAFE,    /* something that must be the kernel's is not */
 	WHERE_OUTSIDE,   /* OP_CHDIR: the directory is outside the root */
 	WHERE_PLAN,      /* the plan itself is malformed */
-	WHERE_BIRTH      /* before the plan: making the namespaces of the marker */
+	WHERE_BIRTH,     /* before the plan: making the namespaces of the marker */
+	WHERE_HOOK,      /* OP_HOOK: `error` is its exit status, as a shell's; its output follows as a packet of its own */
+	WHERE_HOOK_TIMEOUT /* OP_HOOK: it took too long; its output follows */
 };
 
 struct plan_message_packet {
@@ -193,6 +198,8 @@ _Static_assert(sizeof(struct plan_message_packet) == 24, "plan_message_packet's 
  * may follow: namespaces that it makes before it waits for the plan.
  */
 #define PLAN_MARKER "_OCIRUN_STAGE="
+
+#define PLAN_MAX_OUTPUT 4096 /* bytes of a failed hook's output that are told */
 
 #define STAGE_NAME "ocirun:init" /* of the process, until execve */
 

@@ -13,6 +13,8 @@ struct stage {
 	unsigned char *plan; /* private writable mapping */
 	const struct plan_op *ops;
 	uint32_t index; /* of the operation at work */
+	uint32_t end;   /* of the operations that are ours */
+	uint32_t hooks; /* done */
 	int socket;     /* to the parent, -1 once it let go */
 	uint32_t where; /* enum plan_where of the failure at hand */
 	int slots[SLOT_COUNT];
@@ -76,6 +78,10 @@ int bind_onto(struct stage *s, int source, int target);
 
 /* copy.c */
 int op_copy_up(struct stage *s, const struct plan_op *op);
+
+/* hook.c */
+int op_hook(struct stage *s, const struct plan_op *op);
+int op_started(struct stage *s, const struct plan_op *op);
 
 /* process.c */
 int op_keyring(struct stage *s, const struct plan_op *op);

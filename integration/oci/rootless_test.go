@@ -210,14 +210,29 @@ func TestRootlessHooksAreInside(t *testing.T) {
 	r.wantError("$R run fails", "createContainer hook #0: /bin/false: exit status 1")
 }
 
-// runc runs them, with the rights of its own first process.
-func TestRootlessStartHooksAreRefused(t *testing.T) {
+// A startContainer hook has what the process has. runc gives it what its own first
+// process has.
+func TestRootlessStartHooks(t *testing.T) {
 	r := newRootless(t, bundle.Runtime{Name: "ocirun", Path: harness.Binary("ocirun")})
-	r.spec(func(s *specs.Spec) {
-		s.Process.Args = []string{"/bin/true"}
-		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/true"}}}
-	})
-	r.wantError("$R run c", "hooks.startContainer: not implemented")
+	rights := "id -u; grep Cap /proc/self/status"
+	hooks := func(scripts ...string) {
+		r.spec(func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{}
+			for _, script := range scripts {
+				s.Hooks.StartContainer = append(s.Hooks.StartContainer, specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: []string{"PATH=/bin"}})
+			}
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "bind", Source: r.dir + "/run", Options: []string{"rw", "bind"}})
+			s.Process.Args = []string{"/bin/sh", "-c", "(" + rights + ") > /tmp/part && mv /tmp/part /tmp/process"}
+		})
+	}
+	same := "cmp ../run/hook ../run/process && grep -o '\"status\":\"[a-z]*\"' ../run/state && rm ../run/hook ../run/process ../run/state"
+	hooks("cat > /tmp/state; (" + rights + ") > /tmp/hook")
+	r.want("$R run one && "+same, `"status":"created"`)
+	r.want("$R create two && $R start two && until [ -s ../run/process ]; do :; done; "+same+"; $R delete --force two", `"status":"created"`)
+	hooks("true", "echo why; exit 3")
+	r.wantError("$R run three", "error running startContainer hook #1: /bin/sh: exit status 3, output: why")
+	r.wantError("$R create four && $R start four; status=$?; $R delete --force four; exit $status", "error running startContainer hook #1: /bin/sh: exit status 3, output: why")
+	r.want("ls ../run/process 2>/dev/null; $R list -q", "")
 }
 
 // Rootless engines call the runtime as the root of a user namespace of theirs.
