@@ -2,7 +2,6 @@ package libcontainer
 
 import (
 	"bytes"
-	"encoding/json"
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -27,10 +26,10 @@ func readEarly(config []byte) (early, bool) {
 	var e early
 	e.terminal = string(plainjson.Member(config, "process", "terminal")) == "true"
 	namespaces := plainjson.Member(config, "linux", "namespaces")
-	if namespaces == nil || json.Unmarshal(namespaces, &e.namespaces) != nil {
+	if namespaces == nil || plainjson.Unmarshal(namespaces, &e.namespaces) != nil {
 		return e, false
 	}
-	if path := plainjson.Member(config, "linux", "cgroupsPath"); path != nil && json.Unmarshal(path, &e.cgroupsPath) != nil {
+	if path := plainjson.Member(config, "linux", "cgroupsPath"); path != nil && plainjson.Unmarshal(path, &e.cgroupsPath) != nil {
 		return e, false
 	}
 	// What startContainer hooks need, and the sources of id-mapped binds, are opened

@@ -64,11 +64,9 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 		everyCPU(plan)
 	}
 	namespacePart(plan, spec, f)
-	mounts, err := rootfs.Build(spec, &f.root)
-	if err != nil {
+	if err := rootfs.Build(plan, spec, &f.root); err != nil {
 		return nil, err
 	}
-	plan.Ops = append(plan.Ops, mounts...)
 	if f.lateCPU {
 		joinLate(plan, f.lateFile)
 	}
@@ -83,7 +81,7 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	}
 	sysctls(plan, spec)
 	sessionPart(plan, spec.Process, f)
-	plan.Ops = append(plan.Ops, rootfs.Finish(spec, &f.root)...)
+	rootfs.Finish(plan, spec, &f.root)
 	if err := executionPart(plan, spec.Linux); err != nil {
 		return nil, err
 	}

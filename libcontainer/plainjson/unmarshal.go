@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Error says which field cannot be what the document says.
@@ -22,10 +23,11 @@ func (e *Error) Error() string {
 	return e.Field + ": " + e.Text
 }
 
-// Unmarshal decodes a document into a struct, given by a pointer. The errors
-// are encoding/json's if data is not JSON, else an [*Error].
+// Unmarshal decodes a document into a struct or a slice, given by a pointer. The errors
+// are encoding/json's if data is not JSON, else an [*Error]. Data must not be
+// changed any more: the strings in the struct are parts of it.
 func Unmarshal(data []byte, into any) error {
-	if !json.Valid(data) {
+	if !valid(data) {
 		var nothing any
 		return json.Unmarshal(data, &nothing) // knows what is wrong, and where
 	}
@@ -158,7 +160,11 @@ const twice = "expected once, given twice"
 
 func (d *decoder) structure(v reflect.Value) error {
 	known := d.fieldsOf(v.Type())
-	seen := make([]bool, len(known))
+	var few [64]bool
+	seen := few[:]
+	if len(known) > len(few) {
+		seen = make([]bool, len(known))
+	}
 	return d.members(func(key string) error {
 		i := find(known, key)
 		if i < 0 {
@@ -169,7 +175,7 @@ func (d *decoder) structure(v reflect.Value) error {
 			return &Error{Text: twice}
 		}
 		seen[i] = true
-		return d.value(v.FieldByIndex(known[i].index))
+		return d.value(known[i].of(v))
 	})
 }
 
@@ -199,7 +205,7 @@ func (d *decoder) array(v reflect.Value) error {
 		return d.expected("an array")
 	}
 	d.at++
-	v.Set(reflect.MakeSlice(v.Type(), 0, 4))
+	v.Set(reflect.MakeSlice(v.Type(), 0, d.count()))
 	for i := 0; d.peek() != ']'; i++ {
 		if d.data[d.at] == ',' {
 			d.at++
@@ -214,6 +220,24 @@ func (d *decoder) array(v reflect.Value) error {
 	}
 	d.at++
 	return nil
+}
+
+// count is how many elements there are in the array that follows, if they are
+// strings, of which there may be hundreds; else a guess.
+func (d *decoder) count() int {
+	n := 0
+	for at := d.at; ; at++ {
+		switch d.data[at] {
+		case ' ', '\t', '\r', '\n', ',':
+		case '"':
+			n++
+			at += 1 + stringEnd(d.data[at+1:])
+		case ']':
+			return n
+		default:
+			return n + 4
+		}
+	}
 }
 
 func (d *decoder) text(v reflect.Value) error {
@@ -231,11 +255,11 @@ func (d *decoder) string() string {
 	d.at = end + 1
 	inner := d.data[start+1 : end]
 	if plain(inner) {
-		return string(inner)
+		return unsafe.String(unsafe.SliceData(inner), len(inner))
 	}
 	var text string
 	if err := json.Unmarshal(d.data[start:end+1], &text); err != nil {
-		panic(fmt.Sprintf("a string that is JSON is none: %v", err)) // json.Valid accepted it
+		panic(fmt.Sprintf("a string that is JSON is none: %v", err)) // valid accepted it
 	}
 	return text
 }
@@ -287,7 +311,14 @@ func (d *decoder) number(v reflect.Value) error {
 // field of a struct, or of one that it embeds.
 type field struct {
 	name  string
-	index []int
+	index [2]int16 // the second only in one that is embedded, else -1
+}
+
+func (f *field) of(v reflect.Value) reflect.Value {
+	if v = v.Field(int(f.index[0])); f.index[1] >= 0 {
+		v = v.Field(int(f.index[1]))
+	}
+	return v
 }
 
 // fieldsOf returns the fields that a document can name.
@@ -295,14 +326,17 @@ func (d *decoder) fieldsOf(t reflect.Type) []field {
 	if known, ok := d.fields[t]; ok {
 		return known
 	}
-	var known []field
+	known := make([]field, 0, t.NumField())
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case f.Anonymous && name == "":
 			for _, inner := range d.fieldsOf(f.Type) {
-				known = append(known, field{inner.name, append([]int{i}, inner.index...)})
+				if inner.index[1] >= 0 {
+					panic("embedded twice: " + t.String())
+				}
+				known = append(known, field{inner.name, [2]int16{int16(i), inner.index[0]}})
 			}
 			continue
 		case name == "-" || !f.IsExported():
@@ -310,7 +344,7 @@ func (d *decoder) fieldsOf(t reflect.Type) []field {
 		case name == "":
 			name = f.Name
 		}
-		known = append(known, field{name, []int{i}})
+		known = append(known, field{name, [2]int16{int16(i), -1}})
 	}
 	d.fields[t] = known
 	return known

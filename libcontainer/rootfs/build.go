@@ -31,34 +31,34 @@ type Host struct {
 	IsProc      func(path string) bool
 }
 
-// builder collects operations.
+// builder appends to the plan.
 type builder struct {
+	plan *nsenter.Plan
 	spec *specs.Spec
 	host *Host
-	ops  []nsenter.Op
 }
 
-// Build returns the operations that make the root, up to where the hooks run:
+// Build appends the operations that make the root, up to where the hooks run:
 // all mounts are there, the old root is still /.
-func Build(spec *specs.Spec, host *Host) ([]nsenter.Op, error) {
-	b := &builder{spec: spec, host: host, ops: make([]nsenter.Op, 0, 96)}
+func Build(plan *nsenter.Plan, spec *specs.Spec, host *Host) error {
+	b := &builder{plan: plan, spec: spec, host: host}
 	b.root()
 	for i := range spec.Mounts {
 		if err := b.mount(i); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if b.ownDev() {
 		b.devices()
 		b.links()
 	}
-	return b.ops, nil
+	return nil
 }
 
-// Finish returns the operations that close the root and switch to it. They
+// Finish appends the operations that close the root and switch to it. They
 // follow the process's terminal, which may still need a writable /dev.
-func Finish(spec *specs.Spec, host *Host) []nsenter.Op {
-	b := &builder{spec: spec, host: host}
+func Finish(plan *nsenter.Plan, spec *specs.Spec, host *Host) {
+	b := &builder{plan: plan, spec: spec, host: host}
 	// The working directory is made if it is not there, as runc does, while
 	// the root can still be written.
 	b.add(nsenter.Op{Code: nsenter.Target, Text: text(spec.Process.Cwd), Num: num(nsenter.TargetDirectory, 0o755), Flags: nsenter.ProcInside | nsenter.Optional,
@@ -71,7 +71,7 @@ func Finish(spec *specs.Spec, host *Host) []nsenter.Op {
 	// Last, because all sources and /proc above are the host's.
 	if HostMounts(spec) {
 		b.add(nsenter.Op{Code: nsenter.Chroot, Why: "switching to the root by chroot, without a mount namespace"})
-		return b.ops
+		return
 	}
 	if host.NoPivot {
 		b.add(nsenter.Op{Code: nsenter.MoveRoot, Why: "moving the root to / (--no-pivot)"})
@@ -81,10 +81,9 @@ func Finish(spec *specs.Spec, host *Host) []nsenter.Op {
 	if p := spec.Linux.RootfsPropagation; p != "" {
 		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text("/"), Num: num(propagationOptions[p]), Why: "setting the root's propagation to " + p})
 	}
-	return b.ops
 }
 
-func (b *builder) add(op nsenter.Op) { b.ops = append(b.ops, op) }
+func (b *builder) add(op nsenter.Op) { b.plan.Add(op) }
 
 // HostMounts reports whether the container's mounts are made in the runtime's
 // own mount namespace, below a mount of the root that the parent made.
