@@ -328,10 +328,12 @@ func (l *launch) makeLate() (err error) {
 		return err
 	}
 	l.cgroup, err = cgroup.MakeUnit(context.Background(), l.layout, l.spec, l.container.ID, l.opts.Cgroup, l.child.pid)
+	if l.cgroup != nil { // also if it is there only in part
+		l.undo.Add("remove the cgroup", l.removeCgroup)
+	}
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}
-	l.undo.Add("remove the cgroup", l.removeCgroup)
 	return nil
 }
 

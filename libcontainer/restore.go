@@ -328,12 +328,14 @@ func (r *restore) enterCgroup(ctx context.Context, pid int) (err error) {
 	} else {
 		r.cgroup, err = cgroup.Make(r.layout, r.spec, r.container.ID, r.opts.Cgroup)
 	}
+	if r.cgroup != nil { // also if it is there only in part
+		r.undo.Add("remove the cgroup", func(ctx context.Context) error {
+			return errors.Join(r.cgroup.Kill(ctx), r.cgroup.Remove(ctx))
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("making the cgroup: %w", err)
 	}
-	r.undo.Add("remove the cgroup", func(ctx context.Context) error {
-		return errors.Join(r.cgroup.Kill(ctx), r.cgroup.Remove(ctx))
-	})
 	// As at create: checked first, and a cpuset takes in nobody before it is filled.
 	if err := r.cgroup.SetButCPU(r.spec.Linux.Resources); err != nil {
 		return fmt.Errorf("setting the cgroup's limits: %w", err)

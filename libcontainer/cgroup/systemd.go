@@ -107,8 +107,9 @@ func CheckUnit(spec *specs.Spec, id string, opts Options) error {
 // MakeUnit has systemd make the cgroup with the process pid in it; a slice is
 // made without it. The process must have a single thread and be in no cgroup
 // that matters. Limits are the unit's too, so that systemd does not take them
-// back when it next writes them. On error what was made is gone again.
-func MakeUnit(ctx context.Context, layout Layout, spec *specs.Spec, id string, opts Options, pid int) (_ *Cgroup, err error) {
+// back when it next writes them. On error the cgroup, if it is not nil, has been made
+// in part, and may hold the process: the caller kills that and removes the rest.
+func MakeUnit(ctx context.Context, layout Layout, spec *specs.Spec, id string, opts Options, pid int) (*Cgroup, error) {
 	u, err := unitOf(spec, id, opts)
 	if err != nil {
 		return nil, err
@@ -116,8 +117,6 @@ func MakeUnit(ctx context.Context, layout Layout, spec *specs.Spec, id string, o
 	if u.user && layout.Mode != V2 {
 		return nil, errdefs.FailedPrecondition.Errorf("cannot use rootless systemd cgroups manager on cgroup v1")
 	}
-	var undo errdefs.Undo
-	defer undo.OnError(&err)
 	m, err := dialSystemd(ctx, u.user)
 	if err != nil {
 		return nil, err
@@ -135,10 +134,9 @@ func MakeUnit(ctx context.Context, layout Layout, spec *specs.Spec, id string, o
 		return nil, err
 	}
 	c := &Cgroup{location: layout.unitLocation(&u, base)}
-	undo.Add("stop unit "+u.name, c.stopUnit)
 	for _, h := range layout.hierarchies {
 		if err := c.join(h, layout.Mode == V2, opts.Rootless, spec.Linux.Resources, pid); err != nil {
-			return nil, err
+			return c, err
 		}
 	}
 	return c, nil
