@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/proto/errdefs"
 )
@@ -125,4 +127,27 @@ func TestNobodyWaitsForTheTerminalOfTheDead(t *testing.T) {
 		t.Fatal("still waiting")
 	}
 	s.wantNothingLeft()
+}
+
+// A process without a terminal has the caller's streams, but not the caller's terminal
+// as its own.
+func TestTerminalOfTheCallerStaysTheCallers(t *testing.T) {
+	s := newSandbox(t)
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	s.must(err)
+	defer master.Close()
+	s.must(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	s.must(err)
+	name := fmt.Sprint("/dev/pts/", number)
+	s.tty, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	s.must(err)
+	defer s.tty.Close()
+	s.spec.Process.User = specs.User{UID: 1000, GID: 1000}
+	s.want("readlink /proc/self/fd/0; stat -L -c %u /proc/self/fd/1", name+"\n1000")
+	var found unix.Stat_t
+	s.must(unix.Stat(name, &found))
+	if found.Uid != 0 {
+		t.Errorf("%s belongs to %d now", name, found.Uid)
+	}
 }

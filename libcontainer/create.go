@@ -352,7 +352,7 @@ func (l *launch) record() error {
 		return fmt.Errorf("reading the start time of process %d: %w", l.child.pid, err)
 	}
 	l.container.State = State{
-		OCIVersion: l.spec.Version, ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
+		ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
 		Cgroup: l.cgroup.Location(), Resctrl: l.resctrl, Stdio: stdio(),
 	}

@@ -134,8 +134,10 @@ func (c *Container) poststop(ctx context.Context) {
 	if spec.Hooks == nil {
 		return
 	}
+	state := c.hookState(specs.StateStopped)
+	state.Pid = 0 // which may be another's
 	for i := range spec.Hooks.Poststop {
-		if err := RunHooks(ctx, "poststop", spec.Hooks.Poststop[i:i+1], c.hookState(specs.StateStopped)); err != nil {
+		if err := RunHooks(ctx, "poststop", spec.Hooks.Poststop[i:i+1], state); err != nil {
 			slog.Warn(err.Error())
 		}
 	}

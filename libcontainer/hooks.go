@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -50,7 +51,7 @@ func checkHooks(spec *specs.Spec) error {
 // hookState is what a hook reads on its standard input.
 func (c *Container) hookState(status specs.ContainerState) *specs.State {
 	return &specs.State{
-		Version: c.State.OCIVersion, ID: c.ID, Status: status, Pid: c.State.Pid,
+		Version: specs.Version, ID: c.ID, Status: status, Pid: c.State.Pid,
 		Bundle: c.State.Bundle, Annotations: c.State.Annotations,
 	}
 }
@@ -69,11 +70,8 @@ func RunHooks(ctx context.Context, kind string, hooks []specs.Hook, state *specs
 			if cmd.Args = hook.Args; len(hook.Args) == 0 {
 				cmd.Args = []string{hook.Path}
 			}
-			cmd.Env = hook.Env
-			if cmd.Env == nil {
-				cmd.Env = []string{}
-			}
-			if kind != "poststop" { // by then the bundle may be gone
+			cmd.Env = hook.Env                                                    // none: our own, as with runc and crun
+			if found, err := os.Stat(state.Bundle); err == nil && found.IsDir() { // it may be gone by poststop
 				cmd.Dir = state.Bundle
 			}
 			return cmd
@@ -158,7 +156,11 @@ func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, unprivileged b
 	if unprivileged { // the pid namespace takes in only children
 		plan.Add(nsenter.Op{Code: nsenter.Clone})
 	}
-	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: hook.Env})
+	env := hook.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	plan.Add(nsenter.Op{Code: nsenter.Env, Strings: env})
 	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: hookArgs(hook)})
 	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(3)})
 	plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})

@@ -46,7 +46,7 @@ func TestHooksRunInOrderWithTheState(t *testing.T) {
 		var state specs.State
 		decoder := json.NewDecoder(strings.NewReader(rest))
 		s.must(decoder.Decode(&state))
-		if name != want.name || string(state.Status) != want.status || state.ID != s.create.ID || state.Pid == 0 || state.Bundle != s.dir || state.Annotations["a"] != "b" {
+		if name != want.name || string(state.Status) != want.status || state.ID != s.create.ID || (state.Pid == 0) != (name == "poststop") || state.Bundle != s.dir || state.Annotations["a"] != "b" {
 			t.Errorf("line %d: %s", i, line)
 		}
 		if !strings.HasSuffix(line, "} "+want.host+" y host") {
@@ -75,6 +75,28 @@ func TestHooksAreAtHomeAndHaveNoMore(t *testing.T) {
 	want := s.dir + open + s.path("") + open + s.dir + open
 	if got := strings.Join(strings.Fields(string(data)), " ") + " "; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// As with runc and crun a hook that names no environment has that of who runs it.
+func TestHooksWithoutAnEnvironment(t *testing.T) {
+	t.Setenv("OF_THE_RUNTIME", "yes")
+	s := newSandbox(t)
+	for _, env := range [][]string{nil, {"PATH=/bin"}} {
+		hook := func(file string) []specs.Hook {
+			return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo $OF_THE_RUNTIME,$OF_THE_PROCESS >> " + file}, Env: env}}
+		}
+		s.must(os.RemoveAll(filepath.Join(s.dir, "notes")))
+		s.must(os.RemoveAll(s.path("note")))
+		s.spec.Process.Env = append(s.spec.Process.Env, "OF_THE_PROCESS=yes")
+		notes := hook(filepath.Join(s.dir, "notes"))
+		s.spec.Hooks = &specs.Hooks{CreateRuntime: notes, CreateContainer: notes, StartContainer: hook("/note"), Poststop: notes}
+		s.want("cat /note", map[bool]string{true: ",yes", false: ","}[env == nil])
+		got, err := os.ReadFile(filepath.Join(s.dir, "notes"))
+		s.must(err)
+		if want := map[bool]string{true: "yes,\nyes,\nyes,\n", false: ",\n,\n,\n"}[env == nil]; string(got) != want {
+			t.Errorf("%#v: got %q, want %q", env, got, want)
+		}
 	}
 }
 

@@ -34,22 +34,33 @@ var capabilityNames = []string{
 	"CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 }
 
-// capabilitySet is a list of names as bits. Unknown ones, and those that the
-// runtime itself cannot give, are left out with a warning, as runc does.
-func capabilitySet(names []string, available uint64) uint64 {
-	var set uint64
-	for _, name := range names {
-		number := slices.Index(capabilityNames, name)
-		switch {
-		case number < 0:
-			slog.Warn("ignoring unknown or unavailable capabilities: [" + name + "]")
-		case available>>number&1 == 0:
-			slog.Warn("ignoring unavailable capability: " + name)
-		default:
-			set |= 1 << number
+// givenCapabilities are sets as bits. Unknown names, and what the runtime itself cannot
+// give, are left out with a warning, one for each, as runc does.
+func givenCapabilities(c *specs.LinuxCapabilities, available uint64) (caps capabilities) {
+	var warned []string
+	warn := func(text string) {
+		if !slices.Contains(warned, text) {
+			warned = append(warned, text)
+			slog.Warn(text)
 		}
 	}
-	return set
+	for _, set := range []struct {
+		names []string
+		to    *uint64
+	}{{c.Bounding, &caps.bounding}, {c.Effective, &caps.effective}, {c.Permitted, &caps.permitted}, {c.Inheritable, &caps.inheritable}, {c.Ambient, &caps.ambient}} {
+		for _, name := range set.names {
+			number := slices.Index(capabilityNames, name)
+			switch {
+			case number < 0:
+				warn("ignoring unknown or unavailable capabilities: [" + name + "]")
+			case available>>number&1 == 0:
+				warn("ignoring unavailable capability: " + name)
+			default:
+				*set.to |= 1 << number
+			}
+		}
+	}
+	return caps
 }
 
 // processPart is what the plans of create and exec have in common: from a
@@ -178,11 +189,8 @@ func raisable(ambient, possible uint64) uint64 {
 func (p *processPart) capabilities() capabilities {
 	var caps capabilities
 	if c := p.process.Capabilities; c != nil {
-		caps.bounding = capabilitySet(c.Bounding, p.available)
-		caps.effective = capabilitySet(c.Effective, p.available)
-		caps.permitted = capabilitySet(c.Permitted, p.available)
-		caps.inheritable = capabilitySet(c.Inheritable, p.available)
-		caps.ambient = raisable(capabilitySet(c.Ambient, p.available), caps.permitted&caps.inheritable)
+		caps = givenCapabilities(c, p.available)
+		caps.ambient = raisable(caps.ambient, caps.permitted&caps.inheritable)
 	}
 	if p.filter != nil && !p.process.NoNewPrivileges {
 		// Loading a filter takes CAP_SYS_ADMIN or no_new_privs. Keeping it
@@ -226,17 +234,16 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 }
 
 // runHooks adds the startContainer hooks. They are the image's programs: they have
-// what the process has, save its descriptors and environment.
+// what the process has, save its descriptors and, if they name one, its environment.
 func (p *processPart) runHooks(plan *nsenter.Plan, confine []nsenter.Op) {
 	for i := range p.hooks {
 		hook := &p.hooks[i]
-		env, _ := environment(hook.Env)
-		does := []nsenter.Op{
-			{Code: nsenter.Cloexec, Num: num(3), Why: "keeping all descriptors from the hook"},
-			{Code: nsenter.Env, Strings: env},
-			{Code: nsenter.Args, Strings: hookArgs(hook)},
-			{Code: nsenter.Lookup, Text: text(hook.Path)},
+		does := []nsenter.Op{{Code: nsenter.Cloexec, Num: num(3), Why: "keeping all descriptors from the hook"}}
+		if hook.Env != nil { // else it has the process's
+			env, _ := environment(hook.Env)
+			does = append(does, nsenter.Op{Code: nsenter.Env, Strings: env})
 		}
+		does = append(does, nsenter.Op{Code: nsenter.Args, Strings: hookArgs(hook)}, nsenter.Op{Code: nsenter.Lookup, Text: text(hook.Path)})
 		does = append(append(does, confine...), nsenter.Op{Code: nsenter.Exec, Text: text(hook.Path)})
 		plan.Add(nsenter.Op{Code: nsenter.Hook, Text: text(hook.Path), Num: num(uint64(len(does)), hookTimeout(hook), uint64(p.fd.state), uint64(p.fd.output)),
 			Why: fmt.Sprintf("startContainer hook #%d", i)})

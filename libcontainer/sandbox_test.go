@@ -115,6 +115,7 @@ type sandbox struct {
 	spec    *specs.Spec
 	create  CreateOptions
 	stdin   string
+	tty     *os.File // instead, if not nil
 	extra   []*os.File
 	binary  string   // the runtime
 	without []string // see runtimeCall
@@ -198,6 +199,9 @@ func (s *sandbox) runtime(call runtimeCall) result {
 	cmd.Env = append(os.Environ(), runtimeEnv+"="+string(encoded), "GORACE=atexit_sleep_ms=0")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = strings.NewReader(s.stdin), &stdout, &stderr, s.extra
+	if s.tty != nil {
+		cmd.Stdin = s.tty
+	}
 	if call.Verb != "run" && call.Verb != "exec" || call.Detach {
 		// The container outlives the call, and would keep our pipes open.
 		cmd.Stdin, cmd.Stdout = nil, nil

@@ -28,7 +28,6 @@ const (
 // State is ROOT/ID/state.json: what create knew and the kernel cannot tell.
 // Create writes it once the init's pid is known; nothing else does.
 type State struct {
-	OCIVersion  string            `json:"oci_version"`
 	ID          string            `json:"id"`
 	Bundle      string            `json:"bundle"`    // absolute
 	Rootfs      string            `json:"rootfs"`    // absolute

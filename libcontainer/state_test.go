@@ -44,7 +44,7 @@ func TestReserveOnceSaveAndOpen(t *testing.T) {
 		t.Errorf("reserved, without a state: %v", err)
 	}
 	c.State = State{
-		OCIVersion: "1.3.0", ID: "web", Bundle: "/b", Rootfs: "/b/rootfs", Pid: 7, PidStart: 8, Created: time.Unix(9, 0).UTC(),
+		ID: "web", Bundle: "/b", Rootfs: "/b/rootfs", Pid: 7, PidStart: 8, Created: time.Unix(9, 0).UTC(),
 		Annotations: map[string]string{"a": "b"}, Cgroup: cgroup.Location{V1: map[string]string{"memory": "/m"}},
 	}
 	if err := c.Save(); err != nil {

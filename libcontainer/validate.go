@@ -2,6 +2,7 @@ package libcontainer
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -88,13 +89,13 @@ func checkNamespaces(spec *specs.Spec) error {
 	return nil
 }
 
-// checkUserMappings: a new user namespace has maps, and only that has.
+// checkUserMappings: a new user namespace has maps. Without one they mean nothing,
+// as in runc.
 func checkUserMappings(spec *specs.Spec) error {
 	user := namespace(spec, specs.UserNamespace)
-	maps := len(spec.Linux.UIDMappings) + len(spec.Linux.GIDMappings)
 	switch {
-	case user == nil && maps > 0:
-		return invalid("linux.uidMappings", "user namespace mappings specified, but USER namespace isn't enabled in the config")
+	case user == nil:
+		spec.Linux.UIDMappings, spec.Linux.GIDMappings = nil, nil
 	case user != nil && user.Path != "":
 		return nil // it has its maps; runc ignores those of the spec, too
 	case user != nil && len(spec.Linux.UIDMappings) == 0:
@@ -215,6 +216,10 @@ func checkPaths(spec *specs.Spec) error {
 	return invalid("linux.rootfsPropagation", "expected private, slave, shared or unbindable, or one of them with r, got %q", spec.Linux.RootfsPropagation)
 }
 
+// noID is nobody's: to the system calls that set ids it says that one stays
+// (setresuid(2)), which here is root's.
+const noID = math.MaxUint32
+
 // validateProcess checks a process, of the spec or of exec.
 func validateProcess(p *specs.Process, field string) error {
 	switch {
@@ -232,8 +237,19 @@ func validateProcess(p *specs.Process, field string) error {
 		return invalid(field+".ioPriority.priority", "expected 0 to 7, got %d", p.IOPriority.Priority)
 	case p.IOPriority != nil && !hasKey(ioClasses, p.IOPriority.Class):
 		return invalid(field+".ioPriority.class", "expected a class as IOPRIO_CLASS_BE, got %q", p.IOPriority.Class)
+	case p.User.UID == noID:
+		return invalid(field+".user.uid", "cannot setuid to unmapped uid %d", p.User.UID)
+	case p.User.GID == noID:
+		return invalid(field+".user.gid", "cannot setgid to unmapped gid %d", p.User.GID)
+	case slices.Contains(p.User.AdditionalGids, noID):
+		return invalid(field+".user.additionalGids", "cannot set unmapped gid %d", noID)
 	case p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000):
 		return invalid(field+".oomScoreAdj", "expected -1000 to 1000, got %d", *p.OOMScoreAdj)
+	}
+	for i, entry := range p.Env {
+		if !strings.Contains(entry, "=") {
+			return invalid(fmt.Sprintf("%s.env[%d]", field, i), "invalid environment variable: missing '=' in %q", entry)
+		}
 	}
 	seen := map[string]bool{}
 	for i, r := range p.Rlimits {

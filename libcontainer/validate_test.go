@@ -36,7 +36,10 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"linux.namespaces[1].type", "duplicated ns", "", func(s *specs.Spec) { s.Linux.Namespaces[1].Type = specs.PIDNamespace }},
 		{"linux.namespaces[1].path", `got "x"`, "", func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "x" }},
 		{"linux.uidMappings", "no uid mappings found", "", func(s *specs.Spec) { s.Linux.Namespaces[0].Type = specs.UserNamespace }},
-		{"linux.uidMappings", "USER namespace isn't enabled", "", func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}} }},
+		{"process.user.uid", "cannot setuid to unmapped uid 4294967295", "", func(s *specs.Spec) { s.Process.User.UID = noID }},
+		{"process.user.gid", "cannot setgid to unmapped gid 4294967295", "", func(s *specs.Spec) { s.Process.User.GID = noID }},
+		{"process.user.additionalGids", "4294967295", "", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{1, noID} }},
+		{"process.env[1]", "invalid environment variable: missing '='", "", func(s *specs.Spec) { s.Process.Env = []string{"A=b", "B"} }},
 		{"hostname", "private UTS namespace", "", func(s *specs.Spec) {
 			s.Hostname, s.Linux.Namespaces = "x", s.Linux.Namespaces[4:]
 		}},

@@ -123,12 +123,12 @@ int op_terminal(struct stage *s, const struct plan_op *op)
 int op_stdio_owner(struct stage *s, const struct plan_op *op)
 {
 	struct stat st;
-	(void)s;
 	for (int fd = 0; fd < 3; fd++) {
 		if (fstat(fd, &st) < 0)
 			continue;
 		bool null = S_ISCHR(st.st_mode) && major(st.st_rdev) == 1 && minor(st.st_rdev) == 3;
-		if (st.st_uid == op->num[0] || null)
+		bool others = s->slots[SLOT_CONSOLE] < 0 && isatty(fd); /* of whoever called the runtime */
+		if (st.st_uid == op->num[0] || null || others)
 			continue;
 		if (fchown(fd, (uid_t)op->num[0], (gid_t)-1) < 0 && errno != EINVAL && errno != EPERM && errno != EROFS)
 			return -1;
@@ -238,6 +238,8 @@ int op_user(struct stage *s, const struct plan_op *op)
 {
 	gid_t gid = (gid_t)op->num[1];
 	uid_t uid = (uid_t)op->num[0];
+	if (uid == (uid_t)-1 || gid == (gid_t)-1) /* which would leave us who we are */
+		return fail(s, WHERE_PLAN, EINVAL);
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return -1;
 	if ((op->flags & FLAG_GROUPS) && set_groups(s, op->blob_size / sizeof(gid_t), op_blob(s, op)) < 0)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -65,15 +66,14 @@ func bindExec(f *flags) *execFlags {
 }
 
 func (e *execFlags) run(c *call) (int, error) {
+	container, err := libcontainer.Open(c.root, c.args[0])
 	switch {
+	case err != nil:
+		return 0, err
 	case len(c.args) < 2 && *e.process == "":
 		return 0, errdefs.InvalidArgument.Errorf("process args cannot be empty")
 	case *e.preserveFDs < 0:
 		return 0, errdefs.InvalidArgument.Errorf("--preserve-fds: expected 0 or more, got %d", *e.preserveFDs)
-	}
-	container, err := libcontainer.Open(c.root, c.args[0])
-	if err != nil {
-		return 0, err
 	}
 	cgroups, err := subCgroups(*e.cgroups)
 	if err != nil {
@@ -94,9 +94,30 @@ func (e *execFlags) run(c *call) (int, error) {
 			return 0, err
 		}
 		opts.Terminal = process.Terminal
-		opts.Process = func(*specs.Spec) (*specs.Process, error) { return process, nil }
+		opts.Process = func(spec *specs.Spec) (*specs.Process, error) {
+			inherit(process, spec.Process)
+			return process, nil
+		}
 	}
 	return libcontainer.Exec(context.Background(), container, opts)
+}
+
+// inherit gives a process of --process what it does not say, from the container's.
+func inherit(p, from *specs.Process) {
+	if from == nil {
+		return
+	}
+	p.Capabilities = cmp.Or(p.Capabilities, from.Capabilities)
+	p.OOMScoreAdj = cmp.Or(p.OOMScoreAdj, from.OOMScoreAdj)
+	p.Scheduler = cmp.Or(p.Scheduler, from.Scheduler)
+	p.IOPriority = cmp.Or(p.IOPriority, from.IOPriority)
+	p.ExecCPUAffinity = cmp.Or(p.ExecCPUAffinity, from.ExecCPUAffinity)
+	p.ApparmorProfile = cmp.Or(p.ApparmorProfile, from.ApparmorProfile)
+	p.SelinuxLabel = cmp.Or(p.SelinuxLabel, from.SelinuxLabel)
+	p.User.Umask = cmp.Or(p.User.Umask, from.User.Umask)
+	if len(p.Rlimits) == 0 {
+		p.Rlimits = from.Rlimits
+	}
 }
 
 // readProcess reads the file of --process.
@@ -141,7 +162,8 @@ func (e *execFlags) change(p *specs.Process) error {
 	return nil
 }
 
-// addCapabilities gives each to all sets, ambient too if it had any, as runc.
+// addCapabilities gives each to the sets that runc gives it: never to the inheritable
+// one, and to the ambient one, which can have only what is inheritable, if there is any.
 func addCapabilities(p *specs.Process, caps []string) {
 	if len(caps) == 0 {
 		return
@@ -150,8 +172,8 @@ func addCapabilities(p *specs.Process, caps []string) {
 		p.Capabilities = &specs.LinuxCapabilities{}
 	}
 	sets := []*[]string{&p.Capabilities.Bounding, &p.Capabilities.Effective, &p.Capabilities.Permitted}
-	if len(p.Capabilities.Ambient) > 0 {
-		sets = append(sets, &p.Capabilities.Inheritable, &p.Capabilities.Ambient)
+	if p.Capabilities.Inheritable != nil {
+		sets = append(sets, &p.Capabilities.Ambient)
 	}
 	for _, set := range sets {
 		for _, capability := range caps {

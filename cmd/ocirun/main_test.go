@@ -65,7 +65,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"state", "--foo"}, 1, "flag provided but not defined: -foo"},
 		{[]string{"--foo", "state"}, 1, "flag provided but not defined: -foo"},
 		{[]string{"exec"}, 1, `: \"exec\" requires a minimum of 1 argument(s)`},
-		{[]string{"exec", "x"}, 255, "process args cannot be empty"},
+		{[]string{"exec", "x"}, 255, "container does not exist"},
 		{[]string{"exec", "x", "sh"}, 255, "container does not exist"},
 		{[]string{"exec", "--cgroup", "a", "--cgroup", "b", "x", "sh"}, 255, "container does not exist"},
 		{[]string{"nope"}, 3, "No help topic for 'nope'"},

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/engined/engined/libcontainer"
 )
 
@@ -53,7 +55,7 @@ func view(container *libcontainer.Container) (containerState, error) {
 	}
 	s := &container.State
 	shown := containerState{
-		Version: s.OCIVersion, ID: s.ID, Pid: s.Pid, Status: status, Bundle: s.Bundle,
+		Version: specs.Version, ID: s.ID, Pid: s.Pid, Status: status, Bundle: s.Bundle,
 		Rootfs: s.Rootfs, Created: s.Created, Annotations: s.Annotations,
 	}
 	if status == libcontainer.Stopped {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"strconv"
@@ -108,8 +109,8 @@ func bindLimits(f *flags) limits {
 	add("memory-reservation", "Memory reservation or soft_limit (in bytes)", putBytes(func(r *specs.LinuxResources) **int64 { return &memory(r).Reservation }))
 	add("memory-swap", "Total memory usage (memory + swap); set '-1' to enable unlimited swap", putBytes(func(r *specs.LinuxResources) **int64 { return &memory(r).Swap }))
 	add("pids-limit", "Maximum number of pids allowed in the container", putPids)
-	add("kernel-memory", "(obsoleted; do not use)", func(*specs.LinuxResources, string) error { return nil })
-	add("kernel-memory-tcp", "(obsoleted; do not use)", func(*specs.LinuxResources, string) error { return nil })
+	add("kernel-memory", "(obsoleted; do not use)", ignoreBytes)
+	add("kernel-memory-tcp", "(obsoleted; do not use)", ignoreBytes)
 	return list
 }
 
@@ -120,9 +121,6 @@ func (l limits) apply(f *flags, changes *specs.LinuxResources) error {
 			continue
 		}
 		if err := one.put(changes, *one.text); err != nil {
-			if errdefs.KindOf(err) != errdefs.Unknown {
-				return err
-			}
 			return errdefs.InvalidArgument.Errorf("invalid value for %s: %w", one.name, err)
 		}
 	}
@@ -170,6 +168,17 @@ func putBytes(field func(*specs.LinuxResources) **int64) func(*specs.LinuxResour
 		*field(r) = &n
 		return err
 	}
+}
+
+// ignoreBytes is for limits that Linux no longer has.
+func ignoreBytes(_ *specs.LinuxResources, text string) error {
+	if text != "-1" {
+		if _, err := parseBytes(text); err != nil {
+			return err
+		}
+	}
+	slog.Warn("Kernel memory settings are ignored and will be removed")
+	return nil
 }
 
 func putWeight(r *specs.LinuxResources, text string) error {

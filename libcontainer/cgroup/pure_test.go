@@ -226,7 +226,7 @@ func TestV2WritesOfASpec(t *testing.T) {
 	r := &specs.LinuxResources{
 		Memory: &specs.LinuxMemory{Limit: ptr(int64(100)), Swap: ptr(int64(150)), Reservation: ptr(int64(50))},
 		CPU: &specs.LinuxCPU{
-			Shares: ptr(uint64(1024)), Quota: ptr(int64(5)), Period: ptr(uint64(10)), Burst: ptr(uint64(1)), Idle: ptr(int64(1)), Cpus: "0-1", Mems: "0",
+			Shares: ptr(uint64(1024)), Quota: ptr(int64(5)), Period: ptr(uint64(10)), Burst: ptr(uint64(1)), Idle: ptr(int64(0)), Cpus: "0-1", Mems: "0",
 		},
 		Pids:           &specs.LinuxPids{Limit: ptr(int64(-1))},
 		BlockIO:        &specs.LinuxBlockIO{Weight: ptr(uint16(500)), ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{device}},
@@ -239,7 +239,7 @@ func TestV2WritesOfASpec(t *testing.T) {
 	}
 	for file, want := range map[string]string{
 		"memory.max": "100", "memory.swap.max": "50", "memory.low": "50", "cpu.weight": "100", "cpu.max": "5 10",
-		"cpu.max.burst": "1", "cpu.idle": "1", "cpuset.cpus": "0-1", "cpuset.mems": "0", "pids.max": "max", "io.weight": "4950",
+		"cpu.max.burst": "1", "cpu.idle": "0", "cpuset.cpus": "0-1", "cpuset.mems": "0", "pids.max": "max", "io.weight": "4950",
 		"io.max": "8:16 rbps=1000", "hugetlb.2MB.max": "4096", "rdma.max": "mlx hca_handle=3", "memory.high": "77",
 	} {
 		got, err := read(dir, file)

@@ -146,6 +146,28 @@ func TestUpdateRaisesAndLowersBoundLimits(t *testing.T) {
 	expect(t, c, "memory", "", "memory.max", "", "max")
 }
 
+// An idle cgroup has no weight, which must not keep it from anything else.
+func TestIdleAndBack(t *testing.T) {
+	c := private(t, nil)
+	cpu := &specs.LinuxCPU{Shares: ptr(uint64(512)), Idle: ptr(int64(1))}
+	for _, step := range []struct {
+		change       func()
+		idle, v1, v2 string
+	}{
+		{func() {}, "1", "3", "0"},
+		{func() { cpu.Quota, cpu.Shares = ptr(int64(50000)), ptr(uint64(600)) }, "1", "3", "0"},
+		{func() { cpu.Idle = ptr(int64(0)) }, "0", "600", "67"},
+		{func() { cpu.Idle = ptr(int64(1)) }, "1", "3", "0"},
+	} {
+		step.change()
+		if err := c.Update(t.Context(), &specs.LinuxResources{CPU: cpu}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, c, "cpu", "cpu.idle", "cpu.idle", step.idle, step.idle)
+		expect(t, c, "cpu", "cpu.shares", "cpu.weight", step.v1, step.v2)
+	}
+}
+
 func TestRefusedValueNamesFieldAndValue(t *testing.T) {
 	c := private(t, nil)
 	err := c.Update(t.Context(), &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4000"}})

@@ -128,10 +128,7 @@ func setCPUV1(s *setter, r *specs.LinuxResources) {
 		func(s *setter) { s.unsigned("cpu.realtimePeriod", "cpu.rt_period_us", value(cpu.RealtimePeriod)) },
 		func(s *setter) { s.number("cpu.realtimeRuntime", "cpu.rt_runtime_us", value(cpu.RealtimeRuntime)) },
 	)
-	s.unsigned("cpu.shares", "cpu.shares", value(cpu.Shares))
-	if cpu.Idle != nil {
-		s.set("cpu.idle", "cpu.idle", strconv.FormatInt(*cpu.Idle, 10))
-	}
+	s.weight(cpu, "cpu.shares", value(cpu.Shares))
 	// A shorter period is refused while the old quota would exceed the
 	// parent's share of it, a larger quota while the old period stands; a
 	// burst must not exceed the quota.
@@ -145,6 +142,17 @@ func setCPUV1(s *setter, r *specs.LinuxResources) {
 		func(s *setter) { s.unsigned("cpu.period", "cpu.cfs_period_us", value(cpu.Period)) },
 		func(s *setter) { s.retry(quota, burst) },
 	)
+}
+
+// weight sets whether there is one, and it, in this order: an idle cgroup has no other
+// weight, and the kernel refuses to write one.
+func (s *setter) weight(cpu *specs.LinuxCPU, file string, weight uint64) {
+	if cpu.Idle != nil {
+		s.set("cpu.idle", "cpu.idle", strconv.FormatInt(*cpu.Idle, 10))
+	}
+	if value(cpu.Idle) == 0 {
+		s.unsigned("cpu.shares", file, weight)
+	}
 }
 
 func setPids(s *setter, r *specs.LinuxResources) {

@@ -94,10 +94,7 @@ func setCPUV2(s *setter, r *specs.LinuxResources) {
 		s.err = invalid("cpu.realtimeRuntime", "cgroup v2 has no realtime limits")
 		return
 	}
-	if cpu.Idle != nil {
-		s.set("cpu.idle", "cpu.idle", strconv.FormatInt(*cpu.Idle, 10))
-	}
-	s.unsigned("cpu.shares", "cpu.weight", weightV2(value(cpu.Shares)))
+	s.weight(cpu, "cpu.weight", weightV2(value(cpu.Shares)))
 	burst := func(s *setter) {
 		if cpu.Burst != nil {
 			s.set("cpu.burst", "cpu.max.burst", strconv.FormatUint(*cpu.Burst, 10))
