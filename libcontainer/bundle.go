@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -37,7 +38,7 @@ func (l *launch) decode() error {
 	if err := validate(l.spec); err != nil {
 		return err
 	}
-	if err := l.user.check(l.spec); err != nil {
+	if err := cmp.Or(l.user.check(l.spec), checkMapped(l.spec, l.spec.Process)); err != nil {
 		return err
 	}
 	return l.findRoot()

@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -119,6 +120,9 @@ func (l *launch) cloneEarly() error {
 		return nil
 	}
 	l.early = &e
+	if err := l.checkTerminal(e.terminal); err != nil {
+		return err
+	}
 	if err := l.prepareFiles(e.terminal && (l.mode == attached || l.opts.ConsoleSocket != "")); err != nil {
 		return err
 	}
@@ -204,6 +208,9 @@ func (l *launch) cloneLate() error {
 			return fmt.Errorf("joining pid namespace %q: %w", ns.Path, err)
 		}
 		l.owned = append(l.owned, fd)
+		if kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWPID {
+			return fmt.Errorf("joining pid namespace %q: %w", ns.Path, cmp.Or(err, error(unix.EINVAL)))
+		}
 		b.pidFD = fd
 	}
 	return l.clone(b)

@@ -99,6 +99,7 @@ type launch struct {
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
 	child     *stage
+	hooked    bool        // hooks have begun: those of poststop are due, too (runtime.md, lifecycle)
 	early     *early      // what an early clone was made for; nil: there was none
 	unborn    error       // why that has failed
 	fd        descriptors // numbers in the child
@@ -136,6 +137,12 @@ func (l *launch) prepare() (err error) {
 	failpoint.At("launch-reserved")
 	directory := l.container.Dir()
 	l.undo.Add("remove the container's directory", func(context.Context) error { return os.RemoveAll(directory) })
+	l.undo.Add("run poststop hooks", func(ctx context.Context) error {
+		if l.hooked {
+			l.container.poststop(ctx)
+		}
+		return nil
+	})
 	// Before the cgroup is made: delete --force finds it by this copy.
 	if err := os.WriteFile(filepath.Join(directory, ConfigFile), l.config, 0o600); err != nil {
 		return fmt.Errorf("keeping the spec: %w", err)
@@ -238,7 +245,7 @@ func (l *launch) died() error {
 	if err := l.child.kill(); err != nil {
 		return err
 	}
-	return errdefs.Internal.Errorf("the container's process ended before it was ready: status %d", exitCode(l.child.status))
+	return errdefs.Internal.Errorf("the container's process ended before it had executed its command: status %d", exitCode(l.child.status))
 }
 
 // starved says what is behind a failed start if the kernel has killed for want of
@@ -371,6 +378,7 @@ func (l *launch) record() error {
 // step does what the child waits for.
 func (l *launch) step(ctx context.Context, step uint64) error {
 	hooks := l.spec.Hooks
+	l.hooked = l.hooked || step == stepCreate || step == stepRecorded
 	switch step {
 	case stepMaps:
 		return l.writeMaps()

@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -146,7 +147,7 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 		return err
 	}
 	l.spec = &specs.Spec{Process: process, Linux: spec.Linux}
-	if err := l.user.check(l.spec); err != nil {
+	if err := cmp.Or(l.user.check(l.spec), checkMapped(l.spec, process)); err != nil {
 		return err
 	}
 	return l.compileFilter()

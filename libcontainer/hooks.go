@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -54,6 +56,24 @@ func (c *Container) hookState(status specs.ContainerState) *specs.State {
 		Version: specs.Version, ID: c.ID, Status: status, Pid: c.State.Pid,
 		Bundle: c.State.Bundle, Annotations: c.State.Annotations,
 	}
+}
+
+// pidInside is the process's pid in its own pid namespace, by which hooks in the
+// container know it (runtime.md, state). What /proc does not show has ours.
+func pidInside(pid int) int {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return pid
+	}
+	for line := range strings.Lines(string(status)) {
+		if pids, ok := strings.CutPrefix(line, "NSpid:"); ok { // 4.1
+			fields := strings.Fields(pids)
+			if inner, err := strconv.Atoi(fields[len(fields)-1]); err == nil {
+				return inner
+			}
+		}
+	}
+	return pid
 }
 
 // RunHooks runs the hooks of one kind in the runtime's namespaces, in order,
@@ -199,7 +219,9 @@ func (l *launch) makeHookFiles() (err error) {
 
 // tellHooks writes what startContainer hooks read, which cannot change it.
 func (l *launch) tellHooks() error {
-	input, err := json.Marshal(l.container.hookState(specs.StateCreated))
+	state := l.container.hookState(specs.StateCreated)
+	state.Pid = pidInside(state.Pid)
+	input, err := json.Marshal(state)
 	if err != nil {
 		return err
 	}
@@ -251,7 +273,9 @@ func withHookFiles(state *specs.State, do func(files []int) error) error {
 		return fmt.Errorf("opening the container's process: %w", err)
 	}
 	defer unix.Close(init)
-	input, err := json.Marshal(state)
+	inside := *state
+	inside.Pid = pidInside(state.Pid)
+	input, err := json.Marshal(&inside)
 	if err != nil {
 		return err
 	}

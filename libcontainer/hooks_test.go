@@ -55,6 +55,9 @@ func TestHooksRunInOrderWithTheState(t *testing.T) {
 	}
 	started, err := os.ReadFile(s.path("started"))
 	s.must(err)
+	if !strings.Contains(string(data), "\ncreateContainer {") || strings.Count(string(data)+string(started), `"pid":1,`) != 2 {
+		t.Errorf("hooks in the container have another pid than its own: %s %s", data, started)
+	}
 	if !strings.HasPrefix(string(started), "startContainer {") || !strings.HasSuffix(string(started), "} inside\n") {
 		t.Errorf("startContainer: %s", started)
 	}
@@ -115,6 +118,46 @@ func TestFailingHookUnwinds(t *testing.T) {
 			r := s.run("sleep", "10")
 			if r.err == nil || !strings.Contains(r.err.Error(), "error running "+name+" hook #0: /bin/sh: exit status 3, output: why") {
 				t.Errorf("got %+v", r)
+			}
+			s.wantNothingLeft()
+		})
+	}
+}
+
+// What earlier hooks have made those of poststop take away, also if the start failed
+// (runtime.md, lifecycle). Before any hook has run there is nothing.
+func TestFailedStartStillHasItsPoststopHooks(t *testing.T) {
+	bad := []specs.Hook{{Path: "/bin/false"}}
+	for name, c := range map[string]struct {
+		set  func(*sandbox)
+		want string
+	}{
+		"createRuntime":   {func(s *sandbox) { s.spec.Hooks.CreateRuntime = bad }, "poststop"},
+		"createContainer": {func(s *sandbox) { s.spec.Hooks.CreateContainer = bad }, "poststop"},
+		"startContainer":  {func(s *sandbox) { s.spec.Hooks.StartContainer = bad }, "poststop"},
+		"poststart":       {func(s *sandbox) { s.spec.Hooks.Poststart = bad }, "poststop"},
+		"command": {func(s *sandbox) {
+			s.spec.Hooks.CreateRuntime = []specs.Hook{{Path: "/bin/true"}}
+			s.spec.Process.Args = []string{"/nope"}
+		}, "poststop"},
+		"mount": {func(s *sandbox) {
+			s.spec.Hooks.CreateRuntime = []specs.Hook{{Path: "/bin/true"}}
+			s.spec.Mounts = append(s.spec.Mounts, specs.Mount{Destination: "/x", Type: "nofs", Source: "x"})
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			s.must(os.Symlink("busybox", s.path("bin/false")))
+			s.spec.Process.Args = []string{"sleep", "100"}
+			s.spec.Hooks = &specs.Hooks{Poststop: s.note("poststop")}
+			c.set(s)
+			if r := s.runtime(runtimeCall{Verb: "run", Detach: true}); r.err == nil {
+				t.Errorf("%+v", r)
+			}
+			data, _ := os.ReadFile(filepath.Join(s.dir, "notes"))
+			got, state, _ := strings.Cut(string(data), " ")
+			if got != c.want || got != "" && !strings.Contains(state, `"status":"stopped"`) {
+				t.Errorf("got %q, want %q", data, c.want)
 			}
 			s.wantNothingLeft()
 		})

@@ -95,6 +95,68 @@ func TestRemountsChangeTheFlagsOfWhatIsThere(t *testing.T) {
 	s.want(`grep " /x " /proc/mounts | while read a b c d e; do echo ${d%,inode64}; done`, "ro,nosuid,relatime")
 }
 
+// What mount(2) cannot change in a remount is changed, too, and /proc can be remounted.
+func TestRemountsTakeAllOptions(t *testing.T) {
+	s := newSandbox(t)
+	s.must(os.MkdirAll(filepath.Join(s.dir, "data/sub"), 0o755))
+	s.spec.Mounts = append(s.spec.Mounts,
+		specs.Mount{Destination: "/rec", Type: "bind", Source: "data", Options: []string{"bind"}},
+		specs.Mount{Destination: "/rec/sub", Type: "tmpfs", Source: "inner"},
+		specs.Mount{Destination: "/rec", Type: "bind", Source: "data", Options: []string{"bind", "remount", "rro", "shared"}},
+		specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"remount", "hidepid=2"}},
+		specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"bind", "remount", "nosuid", "ro"}},
+		specs.Mount{Destination: "/late", Type: "tmpfs", Source: "late", Options: []string{"rro", "noatime", "strictatime"}},
+		specs.Mount{Destination: "/late/in", Type: "tmpfs", Source: "later"})
+	out := s.sh(`
+		grep -E " /(rec|late)" /proc/self/mountinfo | while read a b c d e f g h; do echo $e $f $g; done
+		grep " /proc proc " /proc/mounts | while read a b c d e; do echo $d; done`)
+	want := "/rec ro,relatime shared:\n/rec/sub ro,relatime -\n/late ro -\n/late/in ro,relatime -\nro,nosuid,relatime,hidepid=invisible"
+	if got := cutDigits(out); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	s.mapped()
+	s.spec.Mounts = append(baseSpec().Mounts, specs.Mount{Destination: "/proc", Type: "bind", Source: "/proc", Options: []string{"bind", "remount", "idmap"}})
+	if r := s.run("true"); errdefs.CodeOf(r.err) != errdefs.SpecInvalid || !strings.Contains(r.stderr, "a remount cannot change an id map") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestReadonlyPathThatIsTheRoot(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Linux.ReadonlyPaths = []string{"/"}
+	s.want("touch /x 2>/dev/null || echo read-only; echo > /dev/null", "read-only")
+}
+
+// A file of the name that is not the device is an error; a default device is then
+// whatever the image has.
+func TestDevicesThatAreThereAlready(t *testing.T) {
+	for name, c := range map[string]struct {
+		devices []specs.LinuxDevice
+		text    string
+	}{
+		"file":         {[]specs.LinuxDevice{{Path: "/etc/passwd", Type: "c", Major: 1, Minor: 3}}, `making device "/etc/passwd": file exists`},
+		"directory":    {[]specs.LinuxDevice{{Path: "/tmp", Type: "p"}}, `making device "/tmp": file exists`},
+		"link":         {[]specs.LinuxDevice{{Path: "/bin/sh", Type: "b", Major: 7}}, `making device "/bin/sh": file exists`},
+		"other":        {[]specs.LinuxDevice{{Path: "/dev/x", Type: "c", Major: 1, Minor: 3}, {Path: "/dev/x", Type: "c", Major: 1, Minor: 5}}, `making device "/dev/x": file exists`},
+		"same":         {[]specs.LinuxDevice{{Path: "/dev/x", Type: "c", Major: 1, Minor: 3}, {Path: "/dev/x", Type: "u", Major: 1, Minor: 3}, {Path: "/dev/p", Type: "p"}, {Path: "/dev/p", Type: "p"}}, ""},
+		"mapped other": {[]specs.LinuxDevice{{Path: "/dev/zero", Type: "c", Major: 1, Minor: 3}}, `making device "/dev/zero": no such device`},
+		"mapped same":  {[]specs.LinuxDevice{{Path: "/dev/zero", Type: "c", Major: 1, Minor: 5}, {Path: "/dev/p", Type: "p"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			if strings.HasPrefix(name, "mapped") {
+				s.mapped()
+			}
+			s.spec.Linux.Devices = c.devices
+			r := s.run("sh", "-c", "test ! -e /dev/p -o -p /dev/p")
+			if c.text == "" && r.status != 0 || c.text != "" && (r.err == nil || !strings.Contains(r.err.Error(), c.text)) {
+				t.Errorf("%+v %s", r, r.stderr)
+			}
+			s.wantNothingLeft()
+		})
+	}
+}
+
 func TestMountsAndTheirOptions(t *testing.T) {
 	s := newSandbox(t)
 	s.must(os.MkdirAll(filepath.Join(s.dir, "data/sub"), 0o755))

@@ -364,7 +364,7 @@ type ending int
 const (
 	ready    ending = iota // it waits for start
 	executed               // it went on to execve
-	lost                   // it was killed on the way there
+	lost                   // it ended on the way there
 )
 
 // follow serves the child's messages to the end.
@@ -412,14 +412,18 @@ func (s *stage) follow(d duties) (ending, error) {
 const flagExiting = 4 // PF_EXITING, linux/sched.h
 
 // departed tells a child that hung up because it executed its command from one that
-// was killed before: execve takes the stage's name from it. What does not show
-// counts as executed, and so does what the container's own filter makes of execve.
+// ended before, killed or by a filter that let it say no more: execve takes the
+// stage's name from it. What does not show counts as executed, and so does a filter
+// that kills at execve.
 func (s *stage) departed() ending {
 	stat, err := readStat(s.pid)
-	if err == nil && stat.name == nsenter.StageName && stat.flags&flagExiting != 0 && stat.exit.Signaled() && stat.exit.Signal() == unix.SIGKILL {
-		return lost
+	if err != nil || stat.name != nsenter.StageName || stat.flags&flagExiting == 0 || stat.exit == 0 {
+		return executed
 	}
-	return executed
+	if stat.exit.Signaled() && stat.exit.Signal() == unix.SIGSYS {
+		return executed
+	}
+	return lost
 }
 
 func unexpected(m nsenter.Message) error {

@@ -212,6 +212,53 @@ func TestTooLittleMemoryToStart(t *testing.T) {
 	}
 }
 
+// A filter may forbid all that the stage has left to do, to end itself as well.
+func TestFilterThatAllowsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		allowed []string
+		action  specs.LinuxSeccompAction
+	}{"errno": {nil, specs.ActErrno}, "trace": {nil, specs.ActTrace}, "but to end": {[]string{"exit_group"}, specs.ActErrno}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			s.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: c.action, Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchAARCH64}}
+			if c.allowed != nil {
+				s.spec.Linux.Seccomp.Syscalls = []specs.LinuxSyscall{{Names: c.allowed, Action: specs.ActAllow}}
+			}
+			if r := s.run("true"); r.err == nil || !strings.Contains(r.stderr, "process ended before it had executed its command") {
+				t.Errorf("run: %+v %s", r, r.stderr)
+			}
+			s.wantNothingLeft()
+			for _, verb := range []string{"create", "start"} {
+				if r := s.runtime(runtimeCall{Verb: verb}); r.status != 0 {
+					t.Fatal(verb, r.stderr)
+				}
+			}
+			container, err := Open(s.create.Root, s.create.ID)
+			s.must(err)
+			s.must(waitStopped(t, container))
+			s.must(Delete(t.Context(), container.Root, container.ID, false))
+		})
+	}
+}
+
+// waitStopped waits for the end of a process that is not our child.
+func waitStopped(t *testing.T, c *Container) error {
+	t.Helper()
+	fd, err := c.pidfd()
+	if errdefs.CodeOf(err) == errdefs.NotRunning {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20000)
+	if n == 0 {
+		return errors.New("the process is still there")
+	}
+	return err
+}
+
 // setNamespace sets the path of one.
 func (s *sandbox) setNamespace(kind specs.LinuxNamespaceType, path string) {
 	for i := range s.spec.Linux.Namespaces {

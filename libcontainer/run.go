@@ -84,6 +84,7 @@ func (l *launch) start(ctx context.Context) error {
 	if err := l.bring(ctx); err != nil {
 		return startError(l.starved(err))
 	}
+	l.hooked = true
 	return l.container.poststart(ctx, l.spec)
 }
 

@@ -1,8 +1,10 @@
 package libcontainer
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -103,6 +105,51 @@ func checkUserMappings(spec *specs.Spec) error {
 	case user != nil && len(spec.Linux.GIDMappings) == 0:
 		return invalid("linux.gidMappings", "user namespaces enabled, but no gid mappings found")
 	}
+	return cmp.Or(checkIDMap("linux.uidMappings", spec.Linux.UIDMappings), checkIDMap("linux.gidMappings", spec.Linux.GIDMappings))
+}
+
+// checkIDMap: what the kernel refuses without saying which line (user_namespaces(7)).
+func checkIDMap(field string, list []specs.LinuxIDMapping) error {
+	overlap := func(a, b, sizeA, sizeB uint32) bool {
+		return uint64(a) < uint64(b)+uint64(sizeB) && uint64(b) < uint64(a)+uint64(sizeA)
+	}
+	for i, m := range list {
+		field := fmt.Sprintf("%s[%d]", field, i)
+		if m.Size == 0 {
+			return invalid(field+".size", "expected 1 or more, got 0")
+		}
+		if uint64(m.ContainerID)+uint64(m.Size) > noID || uint64(m.HostID)+uint64(m.Size) > noID {
+			return invalid(field+".size", "expected ids below %d, got %d from %d to %d", uint32(noID), m.Size, m.ContainerID, m.HostID)
+		}
+		for _, other := range list[:i] {
+			if overlap(m.ContainerID, other.ContainerID, m.Size, other.Size) || overlap(m.HostID, other.HostID, m.Size, other.Size) {
+				return invalid(field, "expected ids that no other entry has, got %d to %d for %d", m.ContainerID, m.HostID, m.Size)
+			}
+		}
+	}
+	return nil
+}
+
+// checkMapped: who the process is must be in a new user namespace's maps. The texts
+// are runc's.
+func checkMapped(spec *specs.Spec, p *specs.Process) error {
+	if user := namespace(spec, specs.UserNamespace); user == nil || user.Path != "" {
+		return nil
+	}
+	mapped := func(list []specs.LinuxIDMapping, id uint32) bool {
+		return slices.ContainsFunc(list, func(m specs.LinuxIDMapping) bool { return id >= m.ContainerID && id-m.ContainerID < m.Size })
+	}
+	if !mapped(spec.Linux.UIDMappings, p.User.UID) {
+		return invalid("process.user.uid", "cannot setuid to unmapped uid %d in user namespace", p.User.UID)
+	}
+	if !mapped(spec.Linux.GIDMappings, p.User.GID) {
+		return invalid("process.user.gid", "cannot setgid to unmapped gid %d in user namespace", p.User.GID)
+	}
+	for _, gid := range p.User.AdditionalGids {
+		if !mapped(spec.Linux.GIDMappings, gid) {
+			return invalid("process.user.additionalGids", "cannot set unmapped gid %d in user namespace", gid)
+		}
+	}
 	return nil
 }
 
@@ -139,6 +186,9 @@ func checkMounts(spec *specs.Spec) error {
 		case filepath.Join("/", m.Destination) == "/":
 			return invalid(field, "expected a path below /, got %q", m.Destination)
 		}
+		if err := cmp.Or(checkIDMap(fmt.Sprintf("mounts[%d].uidMappings", i), m.UIDMappings), checkIDMap(fmt.Sprintf("mounts[%d].gidMappings", i), m.GIDMappings)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -151,6 +201,16 @@ func checkDevices(spec *specs.Spec) error {
 		}
 		if filepath.Join("/", d.Path) == "/" {
 			return invalid(field+".path", "expected a path below /, got %q", d.Path)
+		}
+		if d.Type == "p" {
+			continue
+		}
+		// What the kernel has room for, MKDEV of linux/kdev_t.h.
+		if d.Major < 0 || d.Major > 1<<12-1 {
+			return invalid(field+".major", "expected 0 to 4095, got %d", d.Major)
+		}
+		if d.Minor < 0 || d.Minor > 1<<20-1 {
+			return invalid(field+".minor", "expected 0 to 1048575, got %d", d.Minor)
 		}
 	}
 	return nil
@@ -176,6 +236,21 @@ func sysctlNamespace(key string) specs.LinuxNamespaceType {
 	return ""
 }
 
+// isHosts reports whether the namespace that the spec names is the one we are in.
+func isHosts(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
+	path := namespace(spec, kind).Path
+	if path == "" {
+		return false
+	}
+	file := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net"}[kind]
+	theirs, err := os.Stat(path)
+	if err != nil {
+		return false // joining it says what is wrong
+	}
+	ours, err := os.Stat("/proc/self/ns/" + cmp.Or(file, string(kind)))
+	return err == nil && os.SameFile(ours, theirs)
+}
+
 // checkSysctls: only those that are the container's own. hostname has a field.
 func checkSysctls(spec *specs.Spec) error {
 	for key := range spec.Linux.Sysctl {
@@ -187,6 +262,8 @@ func checkSysctls(spec *specs.Spec) error {
 			return invalid(field, "sysctl %q is not allowed as it conflicts with the OCI %q field", key, "hostname")
 		case kind == "" || !private(spec, kind):
 			return invalid(field, "sysctl %q is not in a separate kernel namespace", key)
+		case isHosts(spec, kind):
+			return invalid(field, "sysctl %q not allowed in host %s namespace", key, kind)
 		case strings.Contains(sysctlPath(key), ".."):
 			return invalid(field, "expected the name of a sysctl, got %q", key)
 		}
@@ -200,6 +277,9 @@ func checkPaths(spec *specs.Spec) error {
 		for i, p := range paths {
 			if !filepath.IsAbs(p) {
 				return invalid(fmt.Sprintf("linux.%s[%d]", field, i), "expected an absolute path, got %q", p)
+			}
+			if field == "maskedPaths" && filepath.Clean(p) == "/" {
+				return invalid(fmt.Sprintf("linux.%s[%d]", field, i), "expected a path below /, got %q", p)
 			}
 		}
 	}
@@ -233,6 +313,8 @@ func validateProcess(p *specs.Process, field string) error {
 		return invalid(field+".scheduler.policy", "expected a policy as SCHED_BATCH, got %q", p.Scheduler.Policy)
 	case p.Scheduler != nil && slices.ContainsFunc(p.Scheduler.Flags, func(f specs.LinuxSchedulerFlag) bool { return !hasKey(schedulerFlags, f) }):
 		return invalid(field+".scheduler.flags", "expected flags as SCHED_FLAG_RESET_ON_FORK, got %q", p.Scheduler.Flags)
+	case p.Scheduler != nil && (p.Scheduler.Nice < -20 || p.Scheduler.Nice > 19):
+		return invalid(field+".scheduler.nice", "expected -20 to 19, got %d", p.Scheduler.Nice)
 	case p.IOPriority != nil && (p.IOPriority.Priority < 0 || p.IOPriority.Priority > 7):
 		return invalid(field+".ioPriority.priority", "expected 0 to 7, got %d", p.IOPriority.Priority)
 	case p.IOPriority != nil && !hasKey(ioClasses, p.IOPriority.Class):

@@ -9,6 +9,11 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
+func users(s *specs.Spec, maps ...specs.LinuxIDMapping) {
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	s.Linux.UIDMappings, s.Linux.GIDMappings = maps, maps
+}
+
 func TestValidateNamesTheField(t *testing.T) {
 	zero := 0
 	loud := 5000
@@ -36,6 +41,37 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"linux.namespaces[1].type", "duplicated ns", "", func(s *specs.Spec) { s.Linux.Namespaces[1].Type = specs.PIDNamespace }},
 		{"linux.namespaces[1].path", `got "x"`, "", func(s *specs.Spec) { s.Linux.Namespaces[1].Path = "x" }},
 		{"linux.uidMappings", "no uid mappings found", "", func(s *specs.Spec) { s.Linux.Namespaces[0].Type = specs.UserNamespace }},
+		{"linux.sysctl.net.x", "not allowed in host network namespace", "", func(s *specs.Spec) {
+			s.Linux.Sysctl = map[string]string{"net.x": "1"}
+			namespace(s, specs.NetworkNamespace).Path = "/proc/self/ns/net"
+		}},
+		{"linux.uidMappings[0].size", "got 0", "", func(s *specs.Spec) { users(s, specs.LinuxIDMapping{}) }},
+		{"linux.uidMappings[0].size", "got 4294967295 from 1 to 0", "", func(s *specs.Spec) { users(s, specs.LinuxIDMapping{ContainerID: 1, Size: noID}) }},
+		{"linux.uidMappings[1]", "got 9 to 50 for 5", "", func(s *specs.Spec) {
+			users(s, specs.LinuxIDMapping{Size: 10}, specs.LinuxIDMapping{ContainerID: 9, HostID: 50, Size: 5})
+		}},
+		{"linux.uidMappings[1]", "got 50 to 9 for 5", "", func(s *specs.Spec) {
+			users(s, specs.LinuxIDMapping{Size: 10}, specs.LinuxIDMapping{ContainerID: 50, HostID: 9, Size: 5})
+		}},
+		{"process.user.uid", "cannot setuid to unmapped uid 10 in user namespace", "", func(s *specs.Spec) {
+			users(s, specs.LinuxIDMapping{Size: 10})
+			s.Process.User.UID = 10
+		}},
+		{"process.user.gid", "cannot setgid to unmapped gid 10 in user namespace", "", func(s *specs.Spec) {
+			users(s, specs.LinuxIDMapping{Size: 10})
+			s.Process.User.GID = 10
+		}},
+		{"process.user.additionalGids", "cannot set unmapped gid 10 in user namespace", "", func(s *specs.Spec) {
+			users(s, specs.LinuxIDMapping{Size: 10})
+			s.Process.User.AdditionalGids = []uint32{10}
+		}},
+		{"mounts[0].gidMappings[0].size", "got 0", "", func(s *specs.Spec) { s.Mounts[0].GIDMappings = []specs.LinuxIDMapping{{}} }},
+		{"linux.devices[0].major", "expected 0 to 4095, got 4096", "", func(s *specs.Spec) {
+			s.Linux.Devices = []specs.LinuxDevice{{Type: "c", Path: "/dev/x", Major: 4096}}
+		}},
+		{"linux.devices[0].minor", "got -1", "", func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Type: "b", Path: "/dev/x", Minor: -1}} }},
+		{"linux.maskedPaths[0]", `got "/../"`, "", func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/../"} }},
+		{"process.scheduler.nice", "got 20", "", func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: specs.SchedOther, Nice: 20} }},
 		{"process.user.uid", "cannot setuid to unmapped uid 4294967295", "", func(s *specs.Spec) { s.Process.User.UID = noID }},
 		{"process.user.gid", "cannot setgid to unmapped gid 4294967295", "", func(s *specs.Spec) { s.Process.User.GID = noID }},
 		{"process.user.additionalGids", "4294967295", "", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{1, noID} }},
@@ -90,6 +126,9 @@ func TestValidateNamesTheField(t *testing.T) {
 		spec := baseSpec()
 		c.change(spec)
 		err := validate(spec)
+		if err == nil {
+			err = checkMapped(spec, spec.Process)
+		}
 		code, subject := errdefs.CodeAndSubject(err)
 		want := c.kind
 		if want == "" {

@@ -233,13 +233,37 @@ int op_attr(struct stage *s, const struct plan_op *op)
 	return mount(NULL, fd_path(fd).text, NULL, op->num[2] | (recursive ? MS_REC : 0), NULL);
 }
 
+static bool is_node(const struct plan_op *op, const struct stat *st)
+{
+	return (st->st_mode & S_IFMT) == (op->num[0] & S_IFMT) && (S_ISFIFO(st->st_mode) || st->st_rdev == op->num[1]);
+}
+
+/* A file of that name that is none of these nodes is an error, if the spec lists the
+ * device (config-linux.md, devices); of a default one it is kept. */
+static int keep_node(const struct plan_op *op, int parent, const char *name)
+{
+	struct stat st;
+	if (!(op->flags & FLAG_EXACT))
+		return 0;
+	if (fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -1;
+	errno = EEXIST;
+	return is_node(op, &st) ? 0 : -1;
+}
+
 /* In a user namespace, the container's or one that the runtime itself is in,
  * mknod is forbidden: the host's node is bound there. */
 static int bind_node(struct stage *s, const struct plan_op *op)
 {
-	int target = resolve_or_make(s, op_text(s, op, 0), false, TARGET_FILE, 0);
+	struct stat st;
 	int source = open(op_text(s, op, 1), O_PATH | O_CLOEXEC);
-	int result = target < 0 || source < 0 ? -1 : bind_onto(s, source, target);
+	if (source >= 0 && (op->flags & FLAG_EXACT) && fstat(source, &st) == 0 && !is_node(op, &st)) {
+		close_fd(source);
+		errno = ENODEV;
+		return -1;
+	}
+	int target = source < 0 ? -1 : resolve_or_make(s, op_text(s, op, 0), false, TARGET_FILE, 0);
+	int result = target < 0 ? -1 : bind_onto(s, source, target);
 	close_fd(source);
 	close_fd(target);
 	return result;
@@ -254,13 +278,13 @@ int op_mknod(struct stage *s, const struct plan_op *op)
 	if (parent < 0)
 		return fail(s, WHERE_RESOLVE, errno);
 	int result = mknodat(parent, name, (mode_t)op->num[0], op->num[1]);
-	if (result < 0) {
+	if (result < 0 && errno == EPERM) {
 		close_fd(parent);
-		if (errno == EEXIST) /* the image's own: kept, as runc does */
-			return 0;
-		return errno == EPERM ? bind_node(s, op) : -1;
+		return bind_node(s, op);
 	}
-	if (result == 0 && (op->num[2] | op->num[3]) != 0)
+	if (result < 0 && errno == EEXIST)
+		result = keep_node(op, parent, name);
+	else if (result == 0 && (op->num[2] | op->num[3]) != 0)
 		result = fchownat(parent, name, (uid_t)op->num[2], (gid_t)op->num[3], AT_SYMLINK_NOFOLLOW);
 	close_fd(parent);
 	return result;

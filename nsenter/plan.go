@@ -139,7 +139,8 @@ const (
 	Mounted     Flag = C.FLAG_MOUNTED
 	Visible     Flag = C.FLAG_VISIBLE
 	Own         Flag = C.FLAG_OWN
-	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener mounted visible own"
+	Exact       Flag = C.FLAG_EXACT
+	flagNames        = "optional recursive no-symlinks proc-inside replace bind self console groups after-user keep-mode listener mounted visible own exact"
 	headerSize       = C.sizeof_struct_plan_header
 	opSize           = C.sizeof_struct_plan_op
 	blobAlign        = 8

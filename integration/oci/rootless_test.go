@@ -280,6 +280,11 @@ func TestRootlessLife(t *testing.T) {
 				r.want(`$R exec life sh -c 'id -u; grep -q life-of-one /proc/1/cmdline && echo first; test $$ -gt 1 && echo inside; exit 0'`, "0\nfirst\ninside")
 				r.want(`$R exec -d --pid-file pid life sleep 1000 </dev/null >/dev/null 2>&1; test -d /proc/$(cat pid) && echo there`, "there")
 				r.want(`$R exec life sh -c 'exit 7'; echo $?`, "7")
+				if !pureV2() { // there it may have a cgroup
+					if out, status := r.as("$R ps life"); status == 0 || !strings.Contains(out, "unable to get all container pids") {
+						r.t.Errorf("ps: status %d, %s", status, out)
+					}
+				}
 				if _, status := r.as("$R exec life no-such-command"); status == 0 {
 					r.t.Error("a command that is not there was executed")
 				}

@@ -76,7 +76,7 @@ func newPolicy(rules []specs.LinuxDeviceCgroup) (devicePolicy, error) {
 	}
 	for _, rule := range alwaysAllowed {
 		if err := p.apply(true, rule); err != nil {
-			return devicePolicy{}, err
+			return devicePolicy{}, invalid("devices", "allowing what every container has: %w", err)
 		}
 	}
 	return p, nil

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -61,6 +62,9 @@ func setMemoryV1(s *setter, r *specs.LinuxResources) {
 	}
 	if m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate {
 		s.checkUsage("memory.usage_in_bytes", value(m.Limit))
+	}
+	if value(m.Kernel) != 0 || value(m.KernelTCP) != 0 { //nolint:staticcheck // deprecated, still in use
+		slog.Warn("Kernel memory settings are ignored and will be removed")
 	}
 	limit, swap := value(m.Limit), value(m.Swap)
 	unlimitedSwap := limit == -1 && swap == 0 // a limit of memory and swap must not stay below one of memory

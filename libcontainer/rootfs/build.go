@@ -65,7 +65,7 @@ func Finish(plan *nsenter.Plan, spec *specs.Spec, host *Host) {
 		Why: fmt.Sprintf("making the working directory %q", spec.Process.Cwd)})
 	b.seal()
 	b.hide()
-	if spec.Root.Readonly {
+	if readonlyRoot(spec) {
 		b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotRoot), Why: "making the root read-only"})
 	}
 	// Last, because all sources and /proc above are the host's.
@@ -84,6 +84,10 @@ func Finish(plan *nsenter.Plan, spec *specs.Spec, host *Host) {
 }
 
 func (b *builder) add(op nsenter.Op) { b.plan.Add(op) }
+
+func readonlyRoot(spec *specs.Spec) bool {
+	return spec.Root.Readonly || slices.ContainsFunc(spec.Linux.ReadonlyPaths, func(p string) bool { return clean(p) == "/" })
+}
 
 // HostMounts reports whether the container's mounts are made in the runtime's
 // own mount namespace, below a mount of the root that the parent made.
@@ -124,17 +128,23 @@ func (b *builder) seal() {
 	for i := range b.spec.Mounts {
 		m := &b.spec.Mounts[i]
 		o := parseOptions(m.Options)
-		if !sealedLater(m, &o) {
-			continue
-		}
 		destination := clean(m.Destination)
-		b.readonly(destination, fmt.Sprintf("making the mount at %q read-only", destination))
+		alone, all := sealedLater(m, &o)
+		if alone && !all {
+			b.readonly(destination, 0, fmt.Sprintf("making the mount at %q read-only", destination))
+		}
+		if all {
+			b.readonly(destination, nsenter.Recursive, fmt.Sprintf("making the mounts at %q read-only", destination))
+		}
 	}
 }
 
 // hide masks paths and makes others read-only, in runc's order.
 func (b *builder) hide() {
 	for _, p := range b.spec.Linux.ReadonlyPaths {
+		if clean(p) == "/" {
+			continue // see readonlyRoot
+		}
 		b.add(nsenter.Op{Code: nsenter.Readonly, Text: text(p), Why: fmt.Sprintf("making %q read-only", p)})
 	}
 	if len(b.spec.Linux.MaskedPaths) == 0 {

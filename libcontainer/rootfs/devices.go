@@ -38,17 +38,17 @@ func (b *builder) devices() {
 	for i := range defaultDevices {
 		same := func(d specs.LinuxDevice) bool { return clean(d.Path) == defaultDevices[i].Path }
 		if !slices.ContainsFunc(listed, same) {
-			b.device(&defaultDevices[i])
+			b.device(&defaultDevices[i], 0)
 		}
 	}
 	for i := range listed {
 		if clean(listed[i].Path) != "/dev/ptmx" { // links makes it
-			b.device(&listed[i])
+			b.device(&listed[i], nsenter.Exact)
 		}
 	}
 }
 
-func (b *builder) device(d *specs.LinuxDevice) {
+func (b *builder) device(d *specs.LinuxDevice, flags nsenter.Flag) {
 	mode := uint64(0o666)
 	if d.FileMode != nil {
 		mode = uint64(*d.FileMode) & 0o7777
@@ -60,19 +60,18 @@ func (b *builder) device(d *specs.LinuxDevice) {
 	if d.GID != nil {
 		gid = uint64(*d.GID)
 	}
-	op := nsenter.Op{Code: nsenter.Mknod, Text: text(clean(d.Path), clean(d.Path)),
+	op := nsenter.Op{Code: nsenter.Mknod, Text: text(clean(d.Path), clean(d.Path)), Flags: flags,
 		Num: num(mode|deviceTypes[d.Type], unix.Mkdev(uint32(d.Major), uint32(d.Minor)), uid, gid),
 		Why: fmt.Sprintf("making device %q", d.Path)}
 	if d.Type == "p" {
 		op.Num[1] = 0
-	}
-	if b.userNamespace() {
+	} else if b.userNamespace() {
 		op.Flags |= nsenter.BindNode
 	}
 	b.add(op)
 }
 
-// userNamespace: mknod is not allowed in one.
+// userNamespace: mknod is not allowed in one, but of a fifo.
 func (b *builder) userNamespace() bool {
 	return slices.ContainsFunc(b.spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
 		return ns.Type == specs.UserNamespace

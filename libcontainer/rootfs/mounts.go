@@ -84,6 +84,8 @@ func (b *builder) checkMaps(field string, m *specs.Mount, o *options) error {
 		return nil
 	case !isBind(m, o):
 		return invalid(field+".uidMappings", "id-mapped mounts are only supported for bind mounts, got %q", m.Type)
+	case o.flags&unix.MS_REMOUNT != 0:
+		return invalid(field+".options", "a remount cannot change an id map")
 	case (len(m.UIDMappings) == 0) != (len(m.GIDMappings) == 0):
 		return invalid(field+".uidMappings", "expected both uidMappings and gidMappings, or none")
 	case len(m.UIDMappings) == 0 && !b.userNamespace():
@@ -124,19 +126,27 @@ func (b *builder) target(destination, fsType string, kind uint64, why string) {
 }
 
 // sealedLater is true for a tmpfs, and anything on /dev, that is to be
-// read-only: it stays writable until the root is finished.
-func sealedLater(m *specs.Mount, o *options) bool {
-	readonly := o.flags&unix.MS_RDONLY != 0 && !isBind(m, o)
-	return readonly && (m.Type == "tmpfs" || clean(m.Destination) == "/dev")
+// read-only, alone or with what is mounted in it: it stays writable until the root is
+// finished.
+func sealedLater(m *specs.Mount, o *options) (alone, all bool) {
+	if isBind(m, o) || m.Type != "tmpfs" && clean(m.Destination) != "/dev" {
+		return false, false
+	}
+	return o.flags&unix.MS_RDONLY != 0, o.recursive.set&unix.MOUNT_ATTR_RDONLY != 0
 }
 
 // fileSystem adds a mount that is not a bind.
 func (b *builder) fileSystem(destination, fsType, source string, o *options) error {
 	why := fmt.Sprintf("error mounting %q to rootfs at %q", source, destination)
-	b.target(destination, fsType, nsenter.TargetDirectory, why)
-	flags := o.flags
-	if fsType == "tmpfs" || destination == "/dev" {
-		flags &^= unix.MS_RDONLY // Finish does it
+	if o.flags&unix.MS_REMOUNT != 0 {
+		b.again(destination, why)
+	} else {
+		b.target(destination, fsType, nsenter.TargetDirectory, why)
+	}
+	flags, recursive := o.flags, o.recursive
+	if fsType == "tmpfs" || destination == "/dev" { // Finish does it
+		flags &^= unix.MS_RDONLY
+		recursive.set &^= unix.MOUNT_ATTR_RDONLY
 	}
 	op := nsenter.Op{Code: nsenter.Mount, Text: text(source, fsType, strings.Join(b.data(fsType, o), ",")), Num: num(uint64(flags)), Why: why}
 	if fsType == "tmpfs" && !o.hasMode() {
@@ -146,8 +156,9 @@ func (b *builder) fileSystem(destination, fsType, source string, o *options) err
 	if o.copyUp {
 		b.add(nsenter.Op{Code: nsenter.CopyUp, Text: text(destination), Why: fmt.Sprintf("tmpcopyup of %q", destination)})
 	}
-	if len(o.propagation) > 0 || o.recursive != (attrs{}) {
-		b.again(destination, o, why)
+	if len(o.propagation) > 0 || recursive != (attrs{}) {
+		b.again(destination, why)
+		b.attributes(nsenter.SlotTarget, attrs{}, recursive, o, why)
 	}
 	return nil
 }
@@ -162,10 +173,10 @@ func (b *builder) data(fsType string, o *options) []string {
 	return append(slices.Clip(o.data), "context="+strconv.Quote(b.host.Label))
 }
 
-// again finds the mount just made, to set on it what mount(2) cannot.
-func (b *builder) again(destination string, o *options, why string) {
+// again finds a mount that is there, to set on it what mount(2) could not, or to change
+// it. It may be /proc itself.
+func (b *builder) again(destination, why string) {
 	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Flags: nsenter.ProcInside, Why: why})
-	b.attributes(nsenter.SlotTarget, attrs{}, o, why)
 }
 
 // bind adds a bind mount.
@@ -191,15 +202,16 @@ func (b *builder) bind(i int, destination string, m *specs.Mount, o *options) er
 	} else {
 		b.attachTree(source, destination, o.flags&unix.MS_REC != 0, why)
 	}
-	b.attributes(nsenter.SlotTree, o.attributes(), o, why)
+	b.attributes(nsenter.SlotTree, o.attributes(), o.recursive, o, why)
 	return nil
 }
 
 // remount changes the flags of what is mounted there already.
 func (b *builder) remount(destination string, m *specs.Mount, o *options) {
 	why := fmt.Sprintf("error remounting %q", destination)
-	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Why: why})
+	b.again(destination, why)
 	b.add(nsenter.Op{Code: nsenter.Mount, Text: text(m.Source, m.Type, strings.Join(o.data, ",")), Num: num(uint64(o.flags | unix.MS_BIND)), Why: why})
+	b.attributes(nsenter.SlotTarget, attrs{}, o.recursive, o, why)
 }
 
 // attachTree mounts the host's source on the target that was just found.
@@ -214,14 +226,14 @@ func (b *builder) attachTree(source, destination string, recursive bool, why str
 
 // attributes sets on the mount in slot what was asked for: on it alone, on its
 // whole tree, then propagation.
-func (b *builder) attributes(slot uint64, own attrs, o *options, why string) {
+func (b *builder) attributes(slot uint64, own, recursive attrs, o *options, why string) {
 	add := func(a attrs, propagation uint64, flags nsenter.Flag) {
 		if a != (attrs{}) || propagation != 0 {
 			b.add(nsenter.Op{Code: nsenter.Attr, Num: num(a.set, a.clear, propagation, slot), Flags: flags, Why: why})
 		}
 	}
 	add(own, 0, 0)
-	add(o.recursive, 0, nsenter.Recursive)
+	add(recursive, 0, nsenter.Recursive)
 	for _, propagation := range o.propagation {
 		var flags nsenter.Flag
 		if propagation&unix.MS_REC != 0 {
@@ -256,7 +268,7 @@ func (b *builder) cgroupBound(destination string, o *options) {
 		return
 	}
 	b.attachTree(b.host.Cgroup.V2, destination, true, why)
-	b.attributes(nsenter.SlotTree, o.attributes(), o, why)
+	b.attributes(nsenter.SlotTree, o.attributes(), o.recursive, o, why)
 }
 
 // cgroupV1 shows the container its own cgroups below a tmpfs, one directory
@@ -278,7 +290,7 @@ func (b *builder) cgroupV1(destination string, o *options) {
 		}
 	}
 	if o.flags&unix.MS_RDONLY != 0 {
-		b.readonly(destination, why)
+		b.readonly(destination, 0, why)
 	}
 }
 
@@ -291,7 +303,7 @@ func (b *builder) cgroupHierarchy(destination string, h cgroup.Hierarchy, o *opt
 	b.target(destination, "cgroup", nsenter.TargetDirectory, why)
 	if !b.newCgroupNamespace() {
 		b.attachTree(source, destination, true, why)
-		b.attributes(nsenter.SlotTree, o.attributes(), o, why)
+		b.attributes(nsenter.SlotTree, o.attributes(), o.recursive, o, why)
 		return
 	}
 	data := strings.Join(h.Controllers, ",")
@@ -307,8 +319,8 @@ func (b *builder) newCgroupNamespace() bool {
 	})
 }
 
-// readonly makes the mount at destination read-only.
-func (b *builder) readonly(destination, why string) {
+// readonly makes the mount at destination read-only; flags may be Recursive.
+func (b *builder) readonly(destination string, flags nsenter.Flag, why string) {
 	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Why: why})
-	b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotTarget), Why: why})
+	b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotTarget), Flags: flags, Why: why})
 }

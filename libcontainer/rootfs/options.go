@@ -130,9 +130,14 @@ func (o *options) setFlag(f flagOption) {
 		o.clear |= f.flag
 		return
 	}
+	if f.flag&accessTimes != 0 {
+		o.flags &^= accessTimes
+	}
 	o.flags |= f.flag
 	o.clear &^= f.flag
 }
+
+const accessTimes = unix.MS_NOATIME | unix.MS_RELATIME | unix.MS_STRICTATIME // one at a time
 
 // hasMode reports whether a tmpfs was given its mode.
 func (o *options) hasMode() bool {

@@ -99,8 +99,13 @@ func parse(profile *specs.LinuxSeccomp) (parsed, error) {
 		}
 		p.rules = append(p.rules, r)
 	}
-	if p.notify && profile.ListenerPath == "" {
+	switch {
+	case p.notify && profile.ListenerPath == "":
 		return p, invalid("listenerPath", "SCMP_ACT_NOTIFY needs it")
+	case profile.ListenerPath == "" && profile.ListenerMetadata != "":
+		return p, invalid("listenerMetadata", "expected none without a listenerPath")
+	case !p.notify && slices.Contains(profile.Flags, specs.LinuxSeccompFlagWaitKillableRecv):
+		return p, invalid("flags", "%s is about SCMP_ACT_NOTIFY, which no rule has", specs.LinuxSeccompFlagWaitKillableRecv)
 	}
 	return p, nil
 }

@@ -285,23 +285,25 @@ func TestUnknownNumbersAnswerENOSYS(t *testing.T) {
 }
 
 func TestInvalidProfilesNameTheField(t *testing.T) {
-	for field, text := range map[string]string{
-		"defaultAction":      `{"defaultAction":"ALLOW"}`,
-		"architectures[0]":   `{"defaultAction":"SCMP_ACT_ALLOW","architectures":["amd64"]}`,
-		"flags":              `{"defaultAction":"SCMP_ACT_ALLOW","flags":["LOUD"]}`,
-		"syscalls[0].names":  `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":[],"action":"SCMP_ACT_KILL"}]}`,
-		"syscalls[0].action": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO","errnoRet":5000}]}`,
-		"syscalls[0].args[0].op": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
-			{"names":["read"],"action":"SCMP_ACT_KILL","args":[{"index":0,"op":"EQ"}]}]}`,
-		"syscalls[0].args[0].index": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
-			{"names":["read"],"action":"SCMP_ACT_KILL","args":[{"index":6,"op":"SCMP_CMP_EQ"}]}]}`,
-		"syscalls[0]":  `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/s","syscalls":[{"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}`,
-		"listenerPath": `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}`,
+	for _, c := range []struct{ field, text string }{
+		{"defaultAction", `{"defaultAction":"ALLOW"}`},
+		{"architectures[0]", `{"defaultAction":"SCMP_ACT_ALLOW","architectures":["amd64"]}`},
+		{"flags", `{"defaultAction":"SCMP_ACT_ALLOW","flags":["LOUD"]}`},
+		{"syscalls[0].names", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":[],"action":"SCMP_ACT_KILL"}]}`},
+		{"syscalls[0].action", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO","errnoRet":5000}]}`},
+		{"syscalls[0].args[0].op", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+			{"names":["read"],"action":"SCMP_ACT_KILL","args":[{"index":0,"op":"EQ"}]}]}`},
+		{"syscalls[0].args[0].index", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+			{"names":["read"],"action":"SCMP_ACT_KILL","args":[{"index":6,"op":"SCMP_CMP_EQ"}]}]}`},
+		{"syscalls[0]", `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/s","syscalls":[{"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}`},
+		{"listenerMetadata", `{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x"}`},
+		{"flags", `{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}`},
+		{"listenerPath", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}`},
 	} {
-		_, err := Compile(profile(t, text))
+		_, err := Compile(profile(t, c.text))
 		code, subject := errdefs.CodeAndSubject(err)
-		if code != errdefs.SpecInvalid || subject != "linux.seccomp."+field {
-			t.Errorf("%s: got %q %q (%v)", field, code, subject, err)
+		if code != errdefs.SpecInvalid || subject != "linux.seccomp."+c.field {
+			t.Errorf("%s: got %q %q (%v)", c.field, code, subject, err)
 		}
 	}
 }
