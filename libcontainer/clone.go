@@ -126,7 +126,7 @@ func (l *launch) cloneEarly() error {
 	if err := l.prepareFiles(e.terminal && (l.mode == attached || l.opts.ConsoleSocket != "")); err != nil {
 		return err
 	}
-	b := birth{files: l.files, namespaces: newNamespaces(e.namespaces), pidFD: -1}
+	b := birth{init: true, files: l.files, namespaces: newNamespaces(e.namespaces), pidFD: -1}
 	if l.layout.Mode == cgroup.Hybrid && !l.opts.Cgroup.Systemd {
 		if err := l.makeCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
 			return err
@@ -197,7 +197,7 @@ func (l *launch) cloneLate() error {
 	if err := l.openTrees(); err != nil {
 		return err
 	}
-	b := birth{files: l.files, pidFD: -1, cgroup: l.cgroup}
+	b := birth{init: true, files: l.files, pidFD: -1, cgroup: l.cgroup}
 	if !staged(l.spec, l.user) {
 		b.namespaces = newNamespaces(l.spec.Linux.Namespaces)
 		b.uids, b.gids = idMaps(l.spec.Linux.UIDMappings), idMaps(l.spec.Linux.GIDMappings)

@@ -24,6 +24,7 @@ type stage struct {
 	pid    int
 	socket int // ours
 	memory int
+	init   bool // the container's first process
 	unborn bool // it is to say when it has the namespaces that it makes itself
 	reaped bool
 	status unix.WaitStatus // once reaped
@@ -32,6 +33,7 @@ type stage struct {
 
 // birth is what a stage process is cloned with.
 type birth struct {
+	init       bool                               // of the container's first process
 	files      []int                              // descriptors from 0 on; those of the stage are appended
 	namespaces uintptr                            // CLONE_NEW* of those that are new
 	pidFD      int                                // joined before the clone if not -1: a pidfd or a namespace's file
@@ -133,7 +135,7 @@ func spawn(b birth) (_ *stage, err error) {
 		return nil, err
 	}
 	undo.Add("close the plan", func(context.Context) error { return unix.Close(memory) })
-	s := &stage{socket: pair[0], memory: memory}
+	s := &stage{socket: pair[0], memory: memory, init: b.init}
 	if err := s.start(b, self, pair[1]); err != nil {
 		return nil, err
 	}
@@ -452,7 +454,11 @@ func (s *stage) failure(m nsenter.Message) error {
 		n, _, _ := unix.Recvfrom(s.socket, output, 0) // else there is none to show
 		return startHookError(op.Text[0], op.Num[1], m, output[:max(n, 0)])
 	}
-	return fmt.Errorf("error during container init: %w", opError(&s.plan.Ops[m.Op], m.Where, syscall.Errno(m.Errno)))
+	err := opError(&s.plan.Ops[m.Op], m.Where, syscall.Errno(m.Errno))
+	if s.init {
+		return fmt.Errorf("error during container init: %w", err)
+	}
+	return err
 }
 
 // opError words a failed operation. Those about the command are classified and

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"time"
 
 	"github.com/engined/engined/libcontainer"
@@ -86,7 +87,7 @@ func (c *call) printStats(cg *cgroup.Cgroup, id string) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(c.stdout).Encode(event{Type: "stats", ID: id, Data: newStatsData(&stats, &details)})
+	return json.NewEncoder(c.stdout).Encode(event{Type: "stats", ID: id, Data: newStatsData(&stats, &details, len(cg.Location().V1) > 0)})
 }
 
 // statsData is runc's shape of statistics, which engines parse. Intel RDT and
@@ -175,7 +176,7 @@ type hugetlbData struct {
 	Failcnt uint64 `json:"failcnt"`
 }
 
-func newStatsData(s *cgroup.Stats, more *cgroup.Details) *statsData {
+func newStatsData(s *cgroup.Stats, more *cgroup.Details, v1 bool) *statsData {
 	d := &statsData{Hugetlb: make(map[string]hugetlbData), Cpuset: cpusetData{more.Cpuset.CPUs, more.Cpuset.Mems, more.Cpuset.Flags}}
 	d.CPU.Usage.PercpuKernel, d.CPU.Usage.PercpuUser = more.PerCPUKernel, more.PerCPUUser
 	d.CPU.PSI, d.Memory.PSI, d.Blkio.PSI = s.CPU.Pressure, s.Memory.Pressure, s.IO.Pressure
@@ -184,8 +185,8 @@ func newStatsData(s *cgroup.Stats, more *cgroup.Details) *statsData {
 	d.CPU.Throttling.Periods, d.CPU.Throttling.ThrottledPeriods = s.CPU.Periods, s.CPU.ThrottledPeriods
 	d.CPU.Throttling.ThrottledTime = s.CPU.Throttled
 	d.Memory.Cache, d.Memory.Raw = s.Memory.Cache, s.Memory.Raw
-	d.Memory.Usage, d.Memory.Swap = newMemoryData(s.Memory.MemoryUse), newMemoryData(s.Memory.Swap)
-	d.Memory.Kernel, d.Memory.KernelTCP = newMemoryData(s.Memory.Kernel), newMemoryData(s.Memory.TCP)
+	d.Memory.Usage, d.Memory.Swap = newMemoryData(s.Memory.MemoryUse, v1), newMemoryData(s.Memory.Swap, v1)
+	d.Memory.Kernel, d.Memory.KernelTCP = newMemoryData(s.Memory.Kernel, v1), newMemoryData(s.Memory.TCP, v1)
 	d.Pids.Current = s.Pids.Current
 	if s.Pids.Limit != cgroup.Unlimited {
 		d.Pids.Limit = s.Pids.Limit
@@ -202,6 +203,12 @@ func newStatsData(s *cgroup.Stats, more *cgroup.Details) *statsData {
 	return d
 }
 
-func newMemoryData(m cgroup.MemoryUse) memoryData {
+// noLimitV1 is what v1 has for none, and runc prints: the largest number of whole pages.
+const noLimitV1 = math.MaxInt64 &^ 0xfff
+
+func newMemoryData(m cgroup.MemoryUse, v1 bool) memoryData {
+	if v1 && m.Limit == cgroup.Unlimited {
+		m.Limit = noLimitV1
+	}
 	return memoryData{Limit: m.Limit, Usage: m.Usage, Max: m.Peak, Failcnt: m.Failures}
 }

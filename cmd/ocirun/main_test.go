@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,9 +154,13 @@ func TestUpdateOptions(t *testing.T) {
 func TestStatsHaveRuncsShape(t *testing.T) {
 	text, err := json.Marshal(newStatsData(&cgroup.Stats{CPU: cgroup.CPUStats{Pressure: &cgroup.Pressure{}}}, &cgroup.Details{
 		PerCPUKernel: []uint64{1}, Cpuset: cgroup.Cpuset{CPUs: []uint16{0, 1}, Flags: map[string]int64{"mem_hardwall": 1}},
-	}))
+	}, false))
 	if err != nil {
 		t.Fatal(err)
+	}
+	none := cgroup.MemoryUse{Limit: cgroup.Unlimited}
+	if one, two := newMemoryData(none, true).Limit, newMemoryData(none, false).Limit; one != 9223372036854771712 || two != math.MaxUint64 {
+		t.Errorf("no limit is %d on v1, %d on v2", one, two)
 	}
 	for _, part := range []string{
 		`"percpu_kernel":[1]`, `"cpuset":{"cpu_exclusive":0,"cpus":[0,1],"mem_exclusive":0,"mem_hardwall":1,`,
