@@ -186,6 +186,9 @@ func checkMounts(spec *specs.Spec) error {
 		case filepath.Join("/", m.Destination) == "/":
 			return invalid(field, "expected a path below /, got %q", m.Destination)
 		}
+		if len(m.UIDMappings)+len(m.GIDMappings) == 0 {
+			continue
+		}
 		if err := cmp.Or(checkIDMap(fmt.Sprintf("mounts[%d].uidMappings", i), m.UIDMappings), checkIDMap(fmt.Sprintf("mounts[%d].gidMappings", i), m.GIDMappings)); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"fmt"
+	"log/slog"
 	"path"
 	"slices"
 	"strconv"
@@ -189,6 +190,9 @@ func (b *builder) bind(i int, destination string, m *specs.Mount, o *options) er
 	directory, err := b.host.IsDirectory(source)
 	if err != nil {
 		return fmt.Errorf("error mounting %q to rootfs at %q: %w", source, destination, err)
+	}
+	if len(o.data) > 0 {
+		slog.Warn(fmt.Sprintf("mounts[%d].options: %q are no options of a bind mount and have no effect", i, o.data))
 	}
 	kind := uint64(nsenter.TargetFile)
 	if directory {
