@@ -156,7 +156,7 @@ func TestIdleAndBack(t *testing.T) {
 	}{
 		{func() {}, "1", "3", "0"},
 		{func() { cpu.Quota, cpu.Shares = ptr(int64(50000)), ptr(uint64(600)) }, "1", "3", "0"},
-		{func() { cpu.Idle = ptr(int64(0)) }, "0", "600", "67"},
+		{func() { cpu.Idle = ptr(int64(0)) }, "0", "600", "66"},
 		{func() { cpu.Idle = ptr(int64(1)) }, "1", "3", "0"},
 	} {
 		step.change()
