@@ -98,11 +98,11 @@ func checkUserMappings(spec *specs.Spec) error {
 	switch {
 	case user == nil:
 		spec.Linux.UIDMappings, spec.Linux.GIDMappings = nil, nil
-	case user != nil && user.Path != "":
+	case user.Path != "":
 		return nil // it has its maps; runc ignores those of the spec, too
-	case user != nil && len(spec.Linux.UIDMappings) == 0:
+	case len(spec.Linux.UIDMappings) == 0:
 		return invalid("linux.uidMappings", "user namespaces enabled, but no uid mappings found")
-	case user != nil && len(spec.Linux.GIDMappings) == 0:
+	case len(spec.Linux.GIDMappings) == 0:
 		return invalid("linux.gidMappings", "user namespaces enabled, but no gid mappings found")
 	}
 	return cmp.Or(checkIDMap("linux.uidMappings", spec.Linux.UIDMappings), checkIDMap("linux.gidMappings", spec.Linux.GIDMappings))

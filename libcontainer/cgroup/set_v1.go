@@ -63,7 +63,7 @@ func setMemoryV1(s *setter, r *specs.LinuxResources) {
 	if m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate {
 		s.checkUsage("memory.usage_in_bytes", value(m.Limit))
 	}
-	if value(m.Kernel) != 0 || value(m.KernelTCP) != 0 { //nolint:staticcheck // deprecated, still in use
+	if value(m.Kernel) != 0 || value(m.KernelTCP) != 0 {
 		slog.Warn("Kernel memory settings are ignored and will be removed")
 	}
 	limit, swap := value(m.Limit), value(m.Swap)
