@@ -97,22 +97,15 @@ func (l *launch) join(init int, opts *ExecOptions) error {
 	return writePidFile(l.opts.PidFile, l.child.pid)
 }
 
-// spawnInside starts the clone, into the container's pid namespace and cgroup.
+// spawnInside starts the clone, into the container's cgroup. It is not born in the pid
+// namespace: there whoever may trace others would have the host's root by it.
 func (l *launch) spawnInside(init int, terminal bool) error {
 	if err := l.prepareFiles(terminal); err != nil {
 		return err
 	}
 	l.fd.container = len(l.files)
 	l.files = append(l.files, init)
-	return l.cloneInside(init)
-}
-
-// cloneInside starts the clone in the container's pid namespace and cgroup.
-func (l *launch) cloneInside(init int) error {
-	if l.user.unprivileged {
-		init = -1 // the child joins it
-	}
-	return l.clone(birth{files: l.files, pidFD: init, cgroup: l.cgroup, elsewhere: l.elsewhere})
+	return l.clone(birth{files: l.files, pidFD: -1, cgroup: l.cgroup, elsewhere: l.elsewhere})
 }
 
 // elsewhere says where a process goes that the container's v2 cgroup refuses.
@@ -167,14 +160,14 @@ func (l *launch) execFacts() facts {
 }
 
 func (l *launch) followExec(f *facts) (err error) {
-	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.execNamespaces(), f); err != nil {
+	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.namespaces(), f); err != nil {
 		return err
 	}
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
 	moved := l.sendPidfd
-	if !l.user.unprivileged { // else the process is yet to be born
+	if l.namespaces()&unix.CLONE_NEWPID == 0 { // else the process is yet to be born
 		if err := l.sendPidfd(); err != nil {
 			return err
 		}
@@ -185,13 +178,4 @@ func (l *launch) followExec(f *facts) (err error) {
 		return l.died()
 	}
 	return err
-}
-
-// execNamespaces are those that the child joins itself. Its parent joins the
-// pid namespace for it, if it may.
-func (l *launch) execNamespaces() uint64 {
-	if l.user.unprivileged {
-		return namespacesOf(l.spec)
-	}
-	return namespacesOf(l.spec) &^ unix.CLONE_NEWPID
 }

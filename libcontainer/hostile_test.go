@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -224,4 +225,59 @@ func TestRuntimeBinaryCannotBeWritten(t *testing.T) {
 	c, err := Open(s.create.Root, s.create.ID)
 	s.must(err)
 	s.must(c.killInit())
+}
+
+// CVE-2016-9962 once more: who may trace others in the container sees the host by the
+// root or the descriptors of whatever of the runtime it can see. It sees nothing that
+// still has any: not exec on its way in, nor what waits for start or runs hooks.
+func TestTracersDoNotSeeTheHost(t *testing.T) {
+	s := newSandbox(t)
+	mark := filepath.Join(s.dir, "mark")
+	s.must(os.WriteFile(mark, nil, 0o644))
+	caps := []string{"CAP_SYS_PTRACE"}
+	s.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	look := `for way in /proc/[0-9]*/root /proc/[0-9]*/cwd /proc/[0-9]*/fd/[0-9]* /proc/[0-9]*/fd/[0-9]*/1/root; do
+		if [ -e $way` + mark + ` ]; then echo $way >> /found; fi; done`
+	s.spec.Process.Args = []string{"sh", "-c", "while :; do " + look + "; [ -e /looked ] || touch /looked; done"}
+	s.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", look}}}}
+	found := func() string {
+		data, _ := os.ReadFile(s.path("found"))
+		return string(data)
+	}
+	if r := s.runtime(runtimeCall{Verb: "create"}); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	process := *s.spec.Process
+	process.Args = []string{"sh", "-c", look}
+	if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.status != 0 || found() != "" {
+		t.Errorf("before start: %+v, seen from exec: %s", r, found())
+	}
+	if r := s.runtime(runtimeCall{Verb: "start"}); r.status != 0 || found() != "" {
+		t.Errorf("start: %+v, seen from a hook: %s", r, found())
+	}
+	c, err := Open(s.create.Root, s.create.ID)
+	s.must(err)
+	s.await("looked")
+	process.Args = []string{"true"}
+	for range 100 {
+		if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.status != 0 {
+			t.Fatal(r.stderr)
+		}
+	}
+	if found() != "" {
+		t.Errorf("exec was seen with the host's root: %s", found())
+	}
+	s.command("nsenter", "--target", strconv.Itoa(c.State.Pid), "--pid", "sh", "-c", "until [ -s "+s.path("found")+" ]; do :; done")
+	s.must(c.killInit())
+}
+
+// await waits until the container has made a file.
+func (s *sandbox) await(file string) {
+	s.t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(s.path(file)); err == nil {
+			return
+		}
+	}
+	s.t.Fatalf("%s is not there", file)
 }

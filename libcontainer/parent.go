@@ -391,16 +391,12 @@ func (s *stage) follow(d duties) (ending, error) {
 			if failpoint.Enabled && m.Value >= stepDeath {
 				err = s.die(m.Value)
 			} else {
-				err = d.step(uint64(m.Value))
+				err = d.does(m)
 			}
 		case nsenter.MessagePid:
-			if err = s.moveTo(int(m.Value)); err == nil {
-				err = d.moved()
-			}
-		case nsenter.MessageListener:
-			err = d.listener(int(m.Value))
+			err = s.moveOnce(&d, m)
 		default:
-			err = unexpected(m)
+			err = d.does(m)
 		}
 		if err != nil {
 			return lost, err
@@ -426,6 +422,30 @@ func (s *stage) departed() ending {
 		return executed
 	}
 	return lost
+}
+
+// does what a message asks for that changes nothing here.
+func (d *duties) does(m nsenter.Message) error {
+	switch {
+	case m.Type == nsenter.MessageStep && d.step != nil:
+		return d.step(uint64(m.Value))
+	case m.Type == nsenter.MessageListener && d.listener != nil:
+		return d.listener(int(m.Value))
+	}
+	return unexpected(m)
+}
+
+// moveOnce follows an OP_CLONE. Where there may be one it comes before the child can be
+// seen, and traced, by others; a second would be somebody else's idea.
+func (s *stage) moveOnce(d *duties, m nsenter.Message) error {
+	moved := d.moved
+	if d.moved = nil; moved == nil {
+		return unexpected(m)
+	}
+	if err := s.moveTo(int(m.Value)); err != nil {
+		return err
+	}
+	return moved()
 }
 
 func unexpected(m nsenter.Message) error {

@@ -46,7 +46,7 @@ type descriptors struct {
 	fifo, console, container int
 	firstFree                int // first that is not the process's
 
-	// With startContainer hooks only.
+	// With startContainer hooks only; 0: not.
 	state, output int
 	report        int // if it waits for start
 }
@@ -80,7 +80,9 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 		plan.Add(op)
 	}
 	sysctls(plan, spec)
-	sessionPart(plan, spec.Process, f)
+	sessionPart(plan, f)
+	terminalPart(plan, spec.Process, f)
+	controlPart(plan, spec.Process)
 	rootfs.Finish(plan, spec, &f.root)
 	if err := executionPart(plan, spec.Linux); err != nil {
 		return nil, err
@@ -291,13 +293,17 @@ func sysctlPath(key string) string {
 	return "sys/" + strings.NewReplacer(".", "/", "/", ".").Replace(key)
 }
 
-// sessionPart gives the process a session, a keyring and, if it wants, a
-// terminal, which comes from the container's own devpts.
-func sessionPart(plan *nsenter.Plan, p *specs.Process, f *facts) {
+// sessionPart gives the process a session and a keyring.
+func sessionPart(plan *nsenter.Plan, f *facts) {
 	if f.keyring {
 		plan.Add(nsenter.Op{Code: nsenter.Keyring, Text: text("_ses." + f.id), Why: "joining a session keyring"})
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Setsid, Why: "starting a session"})
+}
+
+// terminalPart makes the terminal if the process wants one, from the container's own
+// devpts.
+func terminalPart(plan *nsenter.Plan, p *specs.Process, f *facts) {
 	if !p.Terminal {
 		return
 	}
@@ -309,6 +315,13 @@ func sessionPart(plan *nsenter.Plan, p *specs.Process, f *facts) {
 		op.Flags = nsenter.Console // exec leaves /dev/console alone
 	}
 	plan.Add(op)
+}
+
+// controlPart makes the terminal that of the session.
+func controlPart(plan *nsenter.Plan, p *specs.Process) {
+	if p.Terminal {
+		plan.Add(nsenter.Op{Code: nsenter.Control, Why: "making the terminal the session's"})
+	}
 }
 
 // joinWithAffinity joins the cgroup with the CPUs of before and sets those of
@@ -339,7 +352,8 @@ func joinWithAffinity(plan *nsenter.Plan, affinity *specs.CPUAffinity, f *facts)
 }
 
 // compileExec is the plan of a further process in a container: join, then the
-// process part.
+// process part. What needs procfs or the console's socket is done before the process
+// is in the pid namespace.
 func compileExec(p *specs.Process, linux *specs.Linux, namespaces uint64, f *facts) (*nsenter.Plan, error) {
 	plan := &nsenter.Plan{Ops: make([]nsenter.Op, 0, 64)}
 	f.fd.adopt(plan)
@@ -350,17 +364,27 @@ func compileExec(p *specs.Process, linux *specs.Linux, namespaces uint64, f *fac
 	if adj := p.OOMScoreAdj; adj != nil {
 		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("oom_score_adj", strconv.Itoa(*adj)), Flags: nsenter.Self, Why: "setting oom_score_adj"})
 	}
+	part := f.part(p, nil)
+	part.labels(plan)
 	enterContainer(plan, namespaces, f.rootfs)
-	if f.user.unprivileged {
-		// Only in the user namespace it has the right to the pid namespace,
-		// which takes in only children.
+	part.environment(plan)
+	terminalPart(plan, p, f)
+	part.cloexec(plan)
+	if namespaces&unix.CLONE_NEWPID != 0 {
+		// Last, with nothing of the host's at hand: from here on the container sees it.
+		// Besides, an unprivileged caller has the right to the pid namespace only in the
+		// user namespace.
+		plan.Add(nsenter.Op{Code: nsenter.Drop, Why: "closing what is the host's"})
 		plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the pid namespace"})
 	}
-	sessionPart(plan, p, f)
+	sessionPart(plan, f)
+	controlPart(plan, p)
 	if err := executionPart(plan, linux); err != nil {
 		return nil, err
 	}
-	return plan, f.part(p, nil).compile(plan)
+	part.attributes(plan)
+	part.identity(plan)
+	return plan, part.leave(plan)
 }
 
 // enterContainer joins the container's namespaces. Without a mount namespace

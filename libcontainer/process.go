@@ -75,7 +75,7 @@ type processPart struct {
 	hooks     []specs.Hook // startContainer
 }
 
-// compile appends the process's operations. Each has its place:
+// compile appends the operations of a container's first process. Each has its place:
 //
 //   - before User, what root must do: HOME, labels, limits, ownership;
 //   - limits after HOME, which opens a file;
@@ -84,20 +84,26 @@ type processPart struct {
 //   - the filter last, so that it need allow nothing but execve.
 func (p *processPart) compile(plan *nsenter.Plan) error {
 	p.environment(plan)
+	p.labels(plan)
 	p.attributes(plan)
+	p.cloexec(plan)
 	p.identity(plan)
 	return p.leave(plan)
+}
+
+// labels are the process's from execve on, and its child's if it has one before.
+func (p *processPart) labels(plan *nsenter.Plan) {
+	if p.apparmor != "" {
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("attr/apparmor/exec", "exec "+p.apparmor), Flags: nsenter.Self, Why: "setting the AppArmor profile " + p.apparmor})
+	}
+	if label := p.process.SelinuxLabel; label != "" {
+		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("attr/exec", label), Flags: nsenter.Self, Why: "setting the SELinux label " + label})
+	}
 }
 
 // attributes adds what is set with privilege and inherited over execve.
 func (p *processPart) attributes(plan *nsenter.Plan) {
 	process := p.process
-	if p.apparmor != "" {
-		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("attr/apparmor/exec", "exec "+p.apparmor), Flags: nsenter.Self, Why: "setting the AppArmor profile " + p.apparmor})
-	}
-	if label := process.SelinuxLabel; label != "" {
-		plan.Add(nsenter.Op{Code: nsenter.ProcWrite, Text: text("attr/exec", label), Flags: nsenter.Self, Why: "setting the SELinux label " + label})
-	}
 	if s := process.Scheduler; s != nil {
 		plan.Add(nsenter.Op{Code: nsenter.Scheduler, Blob: schedulerAttr(s), Why: "setting the scheduler " + string(s.Policy)})
 	}
@@ -142,6 +148,10 @@ func environment(list []string) (env []string, home bool) {
 	return env, home
 }
 
+func (p *processPart) cloexec(plan *nsenter.Plan) {
+	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(uint64(p.fd.firstFree)), Why: "keeping the runtime's descriptors out of the container"})
+}
+
 // identity adds user, groups and capabilities.
 func (p *processPart) identity(plan *nsenter.Plan) {
 	user := &p.process.User
@@ -153,7 +163,6 @@ func (p *processPart) identity(plan *nsenter.Plan) {
 	} else {
 		plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})
 	}
-	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(uint64(p.fd.firstFree)), Why: "keeping the runtime's descriptors out of the container"})
 	why := fmt.Sprintf("chdir to cwd (%q) set in config.json failed", p.process.Cwd)
 	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(p.process.Cwd), Why: why})
 	caps := p.capabilities()
@@ -210,6 +219,9 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 	}
 	command, waits := p.process.Args[0], p.fd.fifo >= 0
 	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(command, lookupPath(p.process.Env)), Why: fmt.Sprintf("exec: %q", command)})
+	if len(p.hooks) > 0 || waits {
+		plan.Add(nsenter.Op{Code: nsenter.Drop, Why: "closing what is the host's"})
+	}
 	if len(p.hooks) > 0 && !waits { // else start comes after all that
 		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepRecorded), Why: "waiting until there is a state to tell the hooks"})
 	}
@@ -238,7 +250,7 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 func (p *processPart) runHooks(plan *nsenter.Plan, confine []nsenter.Op) {
 	for i := range p.hooks {
 		hook := &p.hooks[i]
-		does := []nsenter.Op{{Code: nsenter.Cloexec, Num: num(3), Why: "keeping all descriptors from the hook"}}
+		does := []nsenter.Op{{Code: nsenter.Cloexec, Num: num(3, uint64(p.fd.firstFree)), Why: "keeping all descriptors from the hook"}}
 		if hook.Env != nil { // else it has the process's
 			env, _ := environment(hook.Env)
 			does = append(does, nsenter.Op{Code: nsenter.Env, Strings: env})

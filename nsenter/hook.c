@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -35,11 +36,13 @@ static int wait_hook(struct stage *s, pid_t pid, int64_t end, const sigset_t *en
 		if (end && left <= 0) {
 			/* One that has become somebody else may not be ours to
 			 * kill, nor to wait for: it goes with the container. */
+			kill(-pid, SIGKILL); /* its session, as far as that has stayed one group */
 			if (kill(pid, SIGKILL) == 0)
 				waitpid(pid, &status, 0);
 			return fail(s, WHERE_HOOK_TIMEOUT, ETIMEDOUT);
 		}
-		sigtimedwait(ends, NULL, end ? &patience : NULL);
+		if (sigtimedwait(ends, NULL, end ? &patience : NULL) < 0 && errno != EAGAIN && errno != EINTR)
+			return -1; /* a filter that notifies may have it so */
 	}
 	if (status == 0)
 		return 0;
@@ -55,6 +58,7 @@ static int become_hook(struct stage *s, const struct plan_op *op)
 	close_fd(s->slots[SLOT_REPORT]);
 	s->slots[SLOT_REPORT] = -1;
 	s->end = s->index + 1 + (uint32_t)op->num[0];
+	snprintf(s->command, sizeof(s->command), "%s", op_text(s, op, 0));
 	setsid();
 	if (dup2((int)op->num[2], STDIN_FILENO) < 0 || dup2((int)op->num[3], STDOUT_FILENO) < 0 || dup2((int)op->num[3], STDERR_FILENO) < 0)
 		return -1;

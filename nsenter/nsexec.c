@@ -10,7 +10,7 @@
  *	             made by now; waits for the plan
  *	2. apply     one operation after the other; the first failure is told to
  *	             the parent as index + errno, and the process exits
- *	3. OP_READY  the parent lets go; OP_EXEC
+ *	3. OP_READY  the parent lets go; hooks; OP_EXEC
  *
  * The parent's death closes the socket, and the process exits at its next
  * wait. Nothing is allocated: the plan is mapped once, and descriptors that
@@ -254,6 +254,7 @@ static int setns_by_files(int process, uint64_t types)
 	} namespaces[] = {
 		{ "ns/user", CLONE_NEWUSER }, { "ns/cgroup", CLONE_NEWCGROUP }, { "ns/ipc", CLONE_NEWIPC },
 		{ "ns/uts", CLONE_NEWUTS }, { "ns/net", CLONE_NEWNET }, { "ns/time", 0x80 },
+		{ "ns/pid", CLONE_NEWPID },
 		{ "ns/mnt", CLONE_NEWNS },
 	};
 	for (size_t i = 0; i < sizeof(namespaces) / sizeof(namespaces[0]); i++) {
@@ -323,6 +324,22 @@ static int op_await(struct stage *s, const struct plan_op *op)
 {
 	(void)op;
 	await(s);
+	return 0;
+}
+
+/* A process of the container that may trace others (CAP_SYS_PTRACE) has what is behind
+ * our descriptors and our root as soon as it can see us: in its pid namespace. The
+ * first keeps others out, in a user namespace that the program was not started in;
+ * elsewhere this does. */
+static int op_drop(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	for (int slot = SLOT_NONE; slot < SLOT_COUNT; slot++) {
+		if (slot == SLOT_FIFO || slot == SLOT_REPORT)
+			continue;
+		close_fd(s->slots[slot]);
+		s->slots[slot] = -1;
+	}
 	return 0;
 }
 
@@ -417,6 +434,8 @@ static const operation operations[OP_COUNT] = {
 	[OP_EXEC] = op_exec,
 	[OP_AWAIT] = op_await,
 	[OP_HOOK] = op_hook,
+	[OP_DROP] = op_drop,
+	[OP_CONTROL] = op_control,
 	[OP_STARTED] = op_started,
 };
 

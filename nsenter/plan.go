@@ -94,6 +94,8 @@ const (
 	Exec         Code = C.OP_EXEC
 	Await        Code = C.OP_AWAIT
 	Hook         Code = C.OP_HOOK
+	Drop         Code = C.OP_DROP
+	Control      Code = C.OP_CONTROL
 	Started      Code = C.OP_STARTED
 )
 
@@ -109,7 +111,7 @@ var codeNames = [...]string{
 	Rlimit: "rlimit", Umask: "umask", Chdir: "chdir", Bounding: "bounding", User: "user",
 	Caps: "caps", NoNewPrivs: "no-new-privs", Home: "home", Env: "env", Args: "args",
 	Lookup: "lookup", Cloexec: "cloexec", Ready: "ready", AwaitStart: "await-start",
-	Seccomp: "seccomp", Exec: "exec", Await: "await", Hook: "hook", Started: "started",
+	Seccomp: "seccomp", Exec: "exec", Await: "await", Hook: "hook", Drop: "drop", Control: "control", Started: "started",
 }
 
 func (c Code) String() string {

@@ -102,7 +102,7 @@ enum plan_code {
 	/* The process. */
 	OP_KEYRING,  /* joins a new session keyring named t0 */
 	OP_SETSID,
-	OP_TERMINAL, /* new pty of SLOT_ROOT's devpts; master to SLOT_CONSOLE; n0 rows, n1 columns */
+	OP_TERMINAL, /* new pty of SLOT_ROOT's devpts as stdio; master to SLOT_CONSOLE; n0 rows, n1 columns */
 	OP_STDIO_OWNER, /* gives stdio to uid n0 */
 	OP_PERSONALITY, /* n0 */
 	OP_AFFINITY, /* b = CPU mask, none: every CPU that the cgroup has */
@@ -120,13 +120,15 @@ enum plan_code {
 	OP_ENV,      /* b = room for n0 + 2 pointers, then n0 strings */
 	OP_ARGS,     /* b = room for n0 + 1 pointers, then n0 strings */
 	OP_LOOKUP,   /* finds the command t0 along PATH t1 */
-	OP_CLOEXEC,  /* marks every descriptor from n0 on close-on-exec */
+	OP_CLOEXEC,  /* marks every descriptor from n0 on, or to n1 if not 0, close-on-exec */
 	OP_READY,    /* tells the parent that all is done and lets go of it */
 	OP_AWAIT_START, /* reads a byte from SLOT_FIFO */
 	OP_SECCOMP,  /* b = struct sock_filter[], n0 = flags; with FLAG_LISTENER the parent takes the listener */
 	OP_EXEC,
 	OP_AWAIT,    /* waits until the parent has done what it does meanwhile, or goes on if it has */
 	OP_HOOK,     /* a child does the next n0 operations, which end in OP_EXEC, in at most n1 ms if not 0; stdin n2, output n3 */
+	OP_DROP,     /* closes what is the host's, before anybody in the container can look */
+	OP_CONTROL,  /* makes stdin the session's controlling terminal */
 	OP_STARTED,  /* tells start, by SLOT_REPORT, that the hooks are done */
 	OP_COUNT
 };
@@ -202,6 +204,6 @@ _Static_assert(sizeof(struct plan_message_packet) == 24, "plan_message_packet's 
 
 #define PLAN_MAX_OUTPUT 4096 /* bytes of a failed hook's output that are told */
 
-#define STAGE_NAME "ocirun:init" /* of the process, until execve */
+#define STAGE_NAME "ocirun/init" /* of the process, until execve, which gives none with a slash */
 
 #endif

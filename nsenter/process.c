@@ -109,13 +109,18 @@ int op_terminal(struct stage *s, const struct plan_op *op)
 		result = bind_console(s, terminal);
 	if (result == 0)
 		result = send_master(s->slots[SLOT_CONSOLE], master);
-	if (result == 0)
-		result = ioctl(terminal, TIOCSCTTY, 0);
 	for (int fd = 0; fd < 3 && result == 0; fd++)
 		result = dup2(terminal, fd) < 0 ? -1 : 0;
 	close_fd(terminal);
 	close_fd(master);
 	return result;
+}
+
+int op_control(struct stage *s, const struct plan_op *op)
+{
+	(void)s;
+	(void)op;
+	return ioctl(STDIN_FILENO, TIOCSCTTY, 0);
 }
 
 /* Another user than root could not open /dev/stdout and friends anew. What
@@ -218,18 +223,16 @@ int op_bounding(struct stage *s, const struct plan_op *op)
 
 /* Below a user namespace that denies setgroups(2) the process keeps what groups
  * the runtime has: it could not drop them either (user_namespaces(7)). */
-static int set_groups(struct stage *s, size_t count, const gid_t *groups)
+static int set_groups(size_t count, const gid_t *groups)
 {
-	char answer[8] = "";
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
 	if (setgroups(count, groups) == 0)
 		return 0;
-	if (errno != EPERM || count > 0)
+	if (errno != EPERM || count > 0 || syscall(SYS_capget, &header, data) < 0)
 		return -1;
-	int fd = openat(s->slots[SLOT_SELF], "setgroups", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, answer, sizeof(answer) - 1);
-	close_fd(fd);
-	errno = EPERM;
-	return n > 0 && strncmp(answer, "deny", 4) == 0 ? 0 : -1;
+	errno = EPERM; /* to who has the capability only the namespace says no */
+	return data[0].effective >> CAP_SETGID & 1 ? 0 : -1;
 }
 
 /* KEEPCAPS: a change of uid from 0 would drop the permitted set, from which
@@ -242,7 +245,7 @@ int op_user(struct stage *s, const struct plan_op *op)
 		return fail(s, WHERE_PLAN, EINVAL);
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return -1;
-	if ((op->flags & FLAG_GROUPS) && set_groups(s, op->blob_size / sizeof(gid_t), op_blob(s, op)) < 0)
+	if ((op->flags & FLAG_GROUPS) && set_groups(op->blob_size / sizeof(gid_t), op_blob(s, op)) < 0)
 		return -1;
 	if (setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
 		return -1;
@@ -444,6 +447,11 @@ static int cloexec_from_list(struct stage *s, unsigned first)
 int op_cloexec(struct stage *s, const struct plan_op *op)
 {
 	unsigned first = (unsigned)op->num[0];
+	if (op->num[1] != 0) {
+		for (uint64_t fd = first; fd < op->num[1] && fd < 1 << 20; fd++)
+			fcntl((int)fd, F_SETFD, FD_CLOEXEC); /* or there is none */
+		return 0;
+	}
 	if (syscall(SYS_close_range, first, ~0U, CLOSE_RANGE_CLOEXEC) == 0)
 		return 0;
 	return errno == ENOSYS || errno == EINVAL ? cloexec_from_list(s, first) : -1;

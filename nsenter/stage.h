@@ -1,4 +1,4 @@
-/* What nsexec.c, path.c, mount.c and process.c share: the state of one run. */
+/* What nsexec.c, path.c, mount.c, copy.c, process.c and hook.c share: the state of one run. */
 #ifndef ENGINED_STAGE_H
 #define ENGINED_STAGE_H
 
@@ -87,6 +87,7 @@ int op_started(struct stage *s, const struct plan_op *op);
 int op_keyring(struct stage *s, const struct plan_op *op);
 int op_setsid(struct stage *s, const struct plan_op *op);
 int op_terminal(struct stage *s, const struct plan_op *op);
+int op_control(struct stage *s, const struct plan_op *op);
 int op_stdio_owner(struct stage *s, const struct plan_op *op);
 int op_personality(struct stage *s, const struct plan_op *op);
 int op_affinity(struct stage *s, const struct plan_op *op);
