@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -138,8 +137,8 @@ func (l *launch) prepare() (err error) {
 	directory := l.container.Dir()
 	l.undo.Add("remove the container's directory", func(context.Context) error { return os.RemoveAll(directory) })
 	l.undo.Add("run poststop hooks", func(ctx context.Context) error {
-		if l.hooked {
-			l.container.poststop(ctx)
+		if l.hooked { // which take the time that they take
+			l.container.poststop(context.WithoutCancel(ctx))
 		}
 		return nil
 	})
@@ -248,17 +247,16 @@ func (l *launch) died() error {
 	return errdefs.Internal.Errorf("the container's process ended before it had executed its command: status %d", exitCode(l.child.status))
 }
 
-// starved says what is behind a failed start if the kernel has killed for want of
-// memory in the new cgroup, whatever we have noticed of it. The text is runc's.
+// starved says what is behind a failed start if the child ended without a word and the
+// kernel has killed for want of memory in the cgroup. The text is runc's.
 func (l *launch) starved(failed error) error {
-	if l.cgroup == nil {
+	if l.child == nil || !l.child.silent || l.cgroup == nil {
 		return failed
 	}
 	if kills, err := l.cgroup.OOMKills(); err != nil || kills == 0 {
 		return failed
 	}
-	slog.Debug("the first process was killed: " + failed.Error())
-	return errdefs.ResourceExhausted.Coded(errdefs.OOM, l.container.ID, "container init was OOM-killed (memory limit too low?)")
+	return errdefs.ResourceExhausted.Coded(errdefs.OOM, l.container.ID, "container init was OOM-killed (memory limit too low?): %w", failed)
 }
 
 // work is what the parent does while the child begins.
@@ -347,6 +345,11 @@ func (l *launch) makeLate() (err error) {
 func (l *launch) removeCgroup(ctx context.Context) error {
 	if err := l.killChild(); err != nil { // it may be in there already
 		return err
+	}
+	if l.hooked { // without a pid namespace what they left lives on
+		if err := l.cgroup.Kill(ctx); err != nil {
+			return err
+		}
 	}
 	return l.cgroup.Remove(ctx)
 }

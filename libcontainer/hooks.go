@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,9 @@ func checkHooks(spec *specs.Spec) error {
 		return nil
 	}
 	h := spec.Hooks
+	if s := spec.Process.Scheduler; s != nil && s.Policy == specs.SchedDeadline && len(h.StartContainer) > 0 && !slices.Contains(s.Flags, specs.SchedFlagResetOnFork) {
+		return errdefs.NotImplemented.Coded(errdefs.SpecInvalid, "hooks.startContainer", "hooks.startContainer: not implemented for a process with SCHED_DEADLINE, which may not fork, without SCHED_FLAG_RESET_ON_FORK")
+	}
 	for name, list := range map[string][]specs.Hook{
 		"prestart": h.Prestart, "createRuntime": h.CreateRuntime, "createContainer": h.CreateContainer,
 		"startContainer": h.StartContainer, "poststart": h.Poststart, "poststop": h.Poststop,
@@ -123,8 +127,8 @@ func runHook(ctx context.Context, hook *specs.Hook, state *specs.State, command 
 	// hook's. Before 5.11 it has them.
 	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) //nolint:errcheck // see above
 	err = cmd.Run()
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return timedOut(hook.Path, *hook.Timeout)
+	if ctx.Err() != nil {
+		return outOfTime(ctx, hook)
 	}
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("%s: %w, output: %s", hook.Path, err, bytes.TrimSpace(output.Bytes()))
@@ -205,7 +209,8 @@ func (l *launch) makeHookFiles() (err error) {
 	if l.state, err = memoryFile("state"); err != nil {
 		return err
 	}
-	output, err := memoryFile("output")
+	// Not to be sealed: by one hook against the next.
+	output, err := unix.MemfdCreate("output", unix.MFD_CLOEXEC)
 	if err != nil {
 		return err
 	}
@@ -248,6 +253,14 @@ func startHookError(path string, timeout uint64, m nsenter.Message, output []byt
 		err = hookFailed(path, m.Errno, output)
 	}
 	return fmt.Errorf("error running startContainer hook #%d: %w", m.Value, err)
+}
+
+// outOfTime words the end of ctx, which may have a deadline of the caller's.
+func outOfTime(ctx context.Context, hook *specs.Hook) error {
+	if hook.Timeout != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return timedOut(hook.Path, *hook.Timeout)
+	}
+	return fmt.Errorf("%s: %w", hook.Path, ctx.Err())
 }
 
 func timedOut(path string, seconds int) error {
@@ -317,8 +330,8 @@ func waitHook(ctx context.Context, child *stage, hook *specs.Hook, output int) e
 		return err
 	}
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return timedOut(hook.Path, *hook.Timeout)
+	case ctx.Err() != nil:
+		return outOfTime(ctx, hook)
 	case exitCode(child.status) != 0:
 		said := make([]byte, nsenter.MaxOutput)
 		n, _ := unix.Pread(output, said, 0) // else there is none to show

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,30 @@ func TestFailingHookUnwinds(t *testing.T) {
 			r := s.run("sleep", "10")
 			if r.err == nil || !strings.Contains(r.err.Error(), "error running "+name+" hook #0: /bin/sh: exit status 3, output: why") {
 				t.Errorf("got %+v", r)
+			}
+			s.wantNothingLeft()
+		})
+	}
+}
+
+// A failed start leaves nothing of what its hooks have started, which without a pid
+// namespace does not end with the process.
+func TestWhatHooksLeaveGoesWithAFailedStart(t *testing.T) {
+	second := 1
+	for name, last := range map[string]specs.Hook{
+		"failed":   {Path: "/bin/sh", Args: []string{"sh", "-c", "exit 3"}},
+		"too long": {Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000; true"}, Timeout: &second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			s.spec.Linux.Namespaces = slices.DeleteFunc(s.spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.PIDNamespace })
+			s.spec.Mounts = s.spec.Mounts[:0] // proc is of the namespace
+			s.spec.Linux.MaskedPaths, s.spec.Linux.ReadonlyPaths = nil, nil
+			s.spec.Process.Args = []string{"sleep", "1000"}
+			s.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000 & exit 0"}}, last}}
+			start := time.Now()
+			if r := s.runtime(runtimeCall{Verb: "run", Detach: true}); r.err == nil || time.Since(start) > 15*time.Second {
+				t.Errorf("after %v: %+v", time.Since(start), r)
 			}
 			s.wantNothingLeft()
 		})
@@ -259,10 +284,12 @@ func TestProcessThatDiesOfItsHooks(t *testing.T) {
 	s.must(err)
 	done := make(chan result, 1)
 	go func() { done <- s.runtime(runtimeCall{Verb: "start"}) }()
-	for pids := 0; pids < 2; { // the hook is there
+	for end, pids := time.Now().Add(20*time.Second), 0; pids < 2; { // the hook is there
 		list, err := c.cgroup().Pids(false)
 		s.must(err)
-		pids = len(list)
+		if pids = len(list); time.Now().After(end) {
+			t.Fatalf("no hook after 20 s, but %v", list)
+		}
 	}
 	s.must(c.killInit())
 	if r := <-done; r.err == nil || !strings.Contains(r.err.Error(), "ended before its startContainer hooks were done") {

@@ -110,7 +110,7 @@ func TestRemountsTakeAllOptions(t *testing.T) {
 	out := s.sh(`
 		grep -E " /(rec|late)" /proc/self/mountinfo | while read a b c d e f g h; do echo $e $f $g; done
 		grep " /proc proc " /proc/mounts | while read a b c d e; do echo $d; done`)
-	want := "/rec ro,relatime shared:\n/rec/sub ro,relatime -\n/late ro -\n/late/in ro,relatime -\nro,nosuid,relatime,hidepid=invisible"
+	want := "/rec ro,relatime shared:\n/rec/sub ro,relatime -\n/late ro -\n/late/in rw,relatime -\nro,nosuid,relatime,hidepid=invisible"
 	if got := cutDigits(out); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}

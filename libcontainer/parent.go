@@ -25,6 +25,7 @@ type stage struct {
 	socket int // ours
 	memory int
 	init   bool // the container's first process
+	silent bool // it has ended without a word
 	unborn bool // it is to say when it has the namespaces that it makes itself
 	reaped bool
 	status unix.WaitStatus // once reaped
@@ -284,6 +285,7 @@ func (s *stage) begin(plan *nsenter.Plan) error {
 		if failed := s.born(); failed != nil {
 			return failed
 		}
+		s.silent = true
 		return fmt.Errorf("the container's process ended before it had its plan: %w", err)
 	}
 	if err != nil {
@@ -324,6 +326,7 @@ func (s *stage) born() error {
 	case err != nil:
 		return err
 	case !ok:
+		s.silent = true
 		return errdefs.Internal.Errorf("the container's process ended before it had its namespaces")
 	case m.Type == nsenter.MessageError:
 		return s.failure(m)
@@ -380,7 +383,9 @@ func (s *stage) follow(d duties) (ending, error) {
 			return lost, err
 		}
 		if !ok {
-			return s.departed(), nil
+			end := s.departed()
+			s.silent = end == lost
+			return end, nil
 		}
 		switch m.Type {
 		case nsenter.MessageReady:

@@ -90,7 +90,11 @@ func (c *Container) listenToHooks(spec *specs.Spec) (*os.File, error) {
 	if len(startHooks(spec)) == 0 {
 		return nil, nil
 	}
-	return os.OpenFile(filepath.Join(c.Dir(), HooksFile), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	hooks, err := os.OpenFile(filepath.Join(c.Dir(), HooksFile), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errdefs.FailedPrecondition.Errorf("the container was created by another version of the runtime, which would have run its startContainer hooks: %w", err)
+	}
+	return hooks, err
 }
 
 // awaitHooks waits until the hooks are done. A failure ends the container

@@ -108,10 +108,15 @@ func checkUserMappings(spec *specs.Spec) error {
 	return cmp.Or(checkIDMap("linux.uidMappings", spec.Linux.UIDMappings), checkIDMap("linux.gidMappings", spec.Linux.GIDMappings))
 }
 
+const maxIDMap = 340 // UID_GID_MAP_MAX_EXTENTS, 4.15
+
 // checkIDMap: what the kernel refuses without saying which line (user_namespaces(7)).
 func checkIDMap(field string, list []specs.LinuxIDMapping) error {
 	overlap := func(a, b, sizeA, sizeB uint32) bool {
 		return uint64(a) < uint64(b)+uint64(sizeB) && uint64(b) < uint64(a)+uint64(sizeA)
+	}
+	if len(list) > maxIDMap {
+		return invalid(field, "expected at most %d entries, got %d", maxIDMap, len(list))
 	}
 	for i, m := range list {
 		field := fmt.Sprintf("%s[%d]", field, i)

@@ -5,7 +5,8 @@
 // plan.h is the one definition of operations and layouts; the C compiler and,
 // by cgo, the Go compiler read it. plan.go encodes and prints plans. The C
 // files apply them: nsexec.c (start, messages, dispatch), path.c (paths inside
-// the root), mount.c (the root) and process.c (the process). signals.c, begin.c,
+// the root), mount.c (the root), process.c (the process) and hook.c (programs of the
+// image that come before it). signals.c, begin.c,
 // watcher.c, pages.c and processor.c are for the parent: what an attached run
 // passes on is noted, and Go is started with one processor, a watcher that sleeps
 // and, where page faults are dear, its heap in a huge page, the program mapped and

@@ -205,7 +205,11 @@ func (d *decoder) array(v reflect.Value) error {
 		return d.expected("an array")
 	}
 	d.at++
-	v.Set(reflect.MakeSlice(v.Type(), 0, d.count()))
+	room := 4
+	if v.Type().Elem().Kind() == reflect.String {
+		room = d.count()
+	}
+	v.Set(reflect.MakeSlice(v.Type(), 0, room))
 	for i := 0; d.peek() != ']'; i++ {
 		if d.data[d.at] == ',' {
 			d.at++
@@ -222,8 +226,8 @@ func (d *decoder) array(v reflect.Value) error {
 	return nil
 }
 
-// count is how many elements there are in the array that follows, if they are
-// strings, of which there may be hundreds; else a guess.
+// count is how many strings there are in the array that follows, of which there may be
+// hundreds.
 func (d *decoder) count() int {
 	n := 0
 	for at := d.at; ; at++ {
@@ -234,8 +238,8 @@ func (d *decoder) count() int {
 			at += 1 + stringEnd(d.data[at+1:])
 		case ']':
 			return n
-		default:
-			return n + 4
+		default: // no string, and not to be decoded into one
+			return n
 		}
 	}
 }

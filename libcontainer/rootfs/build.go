@@ -128,14 +128,11 @@ func (b *builder) seal() {
 	for i := range b.spec.Mounts {
 		m := &b.spec.Mounts[i]
 		o := parseOptions(m.Options)
+		if !sealedLater(m, &o) {
+			continue
+		}
 		destination := clean(m.Destination)
-		alone, all := sealedLater(m, &o)
-		if alone && !all {
-			b.readonly(destination, 0, fmt.Sprintf("making the mount at %q read-only", destination))
-		}
-		if all {
-			b.readonly(destination, nsenter.Recursive, fmt.Sprintf("making the mounts at %q read-only", destination))
-		}
+		b.readonly(destination, fmt.Sprintf("making the mount at %q read-only", destination))
 	}
 }
 

@@ -127,25 +127,23 @@ func (b *builder) target(destination, fsType string, kind uint64, why string) {
 }
 
 // sealedLater is true for a tmpfs, and anything on /dev, that is to be
-// read-only, alone or with what is mounted in it: it stays writable until the root is
-// finished.
-func sealedLater(m *specs.Mount, o *options) (alone, all bool) {
-	if isBind(m, o) || m.Type != "tmpfs" && clean(m.Destination) != "/dev" {
-		return false, false
-	}
-	return o.flags&unix.MS_RDONLY != 0, o.recursive.set&unix.MOUNT_ATTR_RDONLY != 0
+// read-only: it stays writable until the root is finished. When it was mounted nothing
+// was in it, so that rro is ro.
+func sealedLater(m *specs.Mount, o *options) bool {
+	readonly := o.flags&unix.MS_RDONLY != 0 || o.recursive.set&unix.MOUNT_ATTR_RDONLY != 0
+	return readonly && !isBind(m, o) && o.flags&unix.MS_REMOUNT == 0 && (m.Type == "tmpfs" || clean(m.Destination) == "/dev")
 }
 
 // fileSystem adds a mount that is not a bind.
 func (b *builder) fileSystem(destination, fsType, source string, o *options) error {
 	why := fmt.Sprintf("error mounting %q to rootfs at %q", source, destination)
 	if o.flags&unix.MS_REMOUNT != 0 {
-		b.again(destination, why)
+		b.again(destination, fsType, why)
 	} else {
 		b.target(destination, fsType, nsenter.TargetDirectory, why)
 	}
 	flags, recursive := o.flags, o.recursive
-	if fsType == "tmpfs" || destination == "/dev" { // Finish does it
+	if fsType == "tmpfs" || destination == "/dev" { // Finish does it, to this mount alone
 		flags &^= unix.MS_RDONLY
 		recursive.set &^= unix.MOUNT_ATTR_RDONLY
 	}
@@ -158,7 +156,7 @@ func (b *builder) fileSystem(destination, fsType, source string, o *options) err
 		b.add(nsenter.Op{Code: nsenter.CopyUp, Text: text(destination), Why: fmt.Sprintf("tmpcopyup of %q", destination)})
 	}
 	if len(o.propagation) > 0 || recursive != (attrs{}) {
-		b.again(destination, why)
+		b.again(destination, fsType, why)
 		b.attributes(nsenter.SlotTarget, attrs{}, recursive, o, why)
 	}
 	return nil
@@ -175,9 +173,13 @@ func (b *builder) data(fsType string, o *options) []string {
 }
 
 // again finds a mount that is there, to set on it what mount(2) could not, or to change
-// it. It may be /proc itself.
-func (b *builder) again(destination, why string) {
-	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Flags: nsenter.ProcInside, Why: why})
+// it. It is on procfs only where it may be, and then no link leads there.
+func (b *builder) again(destination, fsType, why string) {
+	op := nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Why: why}
+	if fsType == "proc" || destination == "/proc" || slices.Contains(procMounts, destination) {
+		op.Flags = nsenter.ProcInside | nsenter.NoSymlinks
+	}
+	b.add(op)
 }
 
 // bind adds a bind mount.
@@ -213,7 +215,7 @@ func (b *builder) bind(i int, destination string, m *specs.Mount, o *options) er
 // remount changes the flags of what is mounted there already.
 func (b *builder) remount(destination string, m *specs.Mount, o *options) {
 	why := fmt.Sprintf("error remounting %q", destination)
-	b.again(destination, why)
+	b.again(destination, m.Type, why)
 	b.add(nsenter.Op{Code: nsenter.Mount, Text: text(m.Source, m.Type, strings.Join(o.data, ",")), Num: num(uint64(o.flags | unix.MS_BIND)), Why: why})
 	b.attributes(nsenter.SlotTarget, attrs{}, o.recursive, o, why)
 }
@@ -294,7 +296,7 @@ func (b *builder) cgroupV1(destination string, o *options) {
 		}
 	}
 	if o.flags&unix.MS_RDONLY != 0 {
-		b.readonly(destination, 0, why)
+		b.readonly(destination, why)
 	}
 }
 
@@ -323,8 +325,8 @@ func (b *builder) newCgroupNamespace() bool {
 	})
 }
 
-// readonly makes the mount at destination read-only; flags may be Recursive.
-func (b *builder) readonly(destination string, flags nsenter.Flag, why string) {
+// readonly makes the mount at destination read-only.
+func (b *builder) readonly(destination, why string) {
 	b.add(nsenter.Op{Code: nsenter.Target, Text: text(destination), Num: num(nsenter.TargetDirectory, 0o755), Why: why})
-	b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotTarget), Flags: flags, Why: why})
+	b.add(nsenter.Op{Code: nsenter.Attr, Num: num(unix.MOUNT_ATTR_RDONLY, 0, 0, nsenter.SlotTarget), Why: why})
 }
