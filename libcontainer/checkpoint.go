@@ -72,6 +72,9 @@ func Checkpoint(ctx context.Context, c *Container, opts CheckpointOptions) error
 	if status == Created || status == Stopped {
 		return errdefs.FailedPrecondition.Errorf("Container cannot be checkpointed in %s state", status)
 	}
+	if c.hasNotify() { // its mount is not in the kept config.json
+		return errdefs.NotImplemented.Errorf("a container with a NOTIFY_SOCKET cannot be checkpointed")
+	}
 	if err := c.dump(ctx, &opts); err != nil {
 		if status == Running { // a criu that was killed leaves it frozen
 			err = errors.Join(err, c.cgroup().Thaw(ctx))

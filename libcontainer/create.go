@@ -28,7 +28,8 @@ type CreateOptions struct {
 	ConsoleSocket string // takes the terminal's master
 	PidfdSocket   string // takes a pidfd of the process
 	PidFile       string
-	PreserveFDs   int // descriptors from 3 on that the process gets
+	NotifySocket  string // of the host, which hears when the container is ready; restore has none
+	PreserveFDs   int    // descriptors from 3 on that the process gets
 	NoPivot       bool
 	NoNewKeyring  bool
 	Cgroup        cgroup.Options
@@ -51,13 +52,18 @@ func Create(ctx context.Context, opts CreateOptions) (_ *Container, err error) {
 // DryRun returns the plan that Create would hand to the container's process.
 // It makes nothing; the cgroup's files are named as if it were there.
 func DryRun(opts CreateOptions) (string, error) {
-	l := &launch{opts: opts, mode: waiting, user: theCaller(), container: &Container{Root: opts.Root, ID: opts.ID}}
+	root, err := filepath.Abs(opts.Root)
+	if err != nil {
+		return "", err
+	}
+	l := &launch{opts: opts, mode: waiting, user: theCaller(), container: &Container{Root: root, ID: opts.ID}}
 	if err := l.readConfig(); err != nil {
 		return "", err
 	}
 	if err := l.decode(); err != nil {
 		return "", err
 	}
+	l.mountNotify()
 	l.number(l.spec.Process.Terminal)
 	l.numberTrees()
 	l.detectCgroups()
@@ -94,6 +100,7 @@ type launch struct {
 	below     bool // exec: the cgroup is one that the caller named
 	resctrl   resctrl.Group
 	devices   *netdevice.Moved
+	notify    *notifySocket // run with a socket to notify
 	user      caller
 	filter    *seccomp.Filter
 	plan      *nsenter.Plan
@@ -161,6 +168,9 @@ func (l *launch) prepare() (err error) {
 		}
 	}
 	if err := l.checkTerminal(l.spec.Process.Terminal); err != nil {
+		return err
+	}
+	if err := l.makeNotify(); err != nil {
 		return err
 	}
 	return l.makeResctrl()
@@ -430,6 +440,7 @@ func (l *launch) closeOwned() {
 // close drops descriptors. The process lives on its own.
 func (l *launch) close() {
 	l.closeOwned()
+	l.notify.close()
 	if l.state > 0 {
 		unix.Close(l.state)
 	}

@@ -61,7 +61,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	if l.mode == detached {
 		return 0, l.join(init, &opts)
 	}
-	return l.stay(func() error { return l.join(init, &opts) }, func() error { return nil })
+	return l.stay(ctx, func() error { return l.join(init, &opts) }, func() error { return nil })
 }
 
 // checkExec: a paused container would swallow the process.

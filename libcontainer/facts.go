@@ -24,7 +24,7 @@ func (l *launch) compile() error {
 		root: rootfs.Host{
 			Bundle: l.bundle, Rootfs: l.rootfs, NoPivot: l.opts.NoPivot,
 			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
-			Trees: l.trees, Label: mountLabel(l.spec), Kcore: exists("/proc/kcore"), IsDirectory: isDirectory, IsProc: isProc,
+			Trees: l.trees, Label: mountLabel(l.spec), Kcore: exists("/proc/kcore"), IsDirectory: l.isDirectory, IsProc: isProc,
 		},
 		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring, user: l.user,
 	}

@@ -57,7 +57,7 @@ func Restore(ctx context.Context, opts RestoreOptions) (status int, err error) {
 			return 0, err
 		}
 	}
-	return r.stay(func() error { return r.bring(ctx) }, func() error {
+	return r.stay(ctx, func() error { return r.bring(ctx) }, func() error {
 		r.undo.Forget()
 		return r.remove(ctx)
 	})

@@ -23,7 +23,8 @@ type RunOptions struct {
 }
 
 // Run creates and starts a container in one go, without exec.fifo. Attached,
-// it waits for the process, deletes the container and returns the status.
+// it waits for the process, deletes the container and returns the status. Detached,
+// with a NotifySocket, it waits until the container is ready or has ended.
 func Run(ctx context.Context, opts RunOptions) (status int, err error) {
 	mode := attached
 	if opts.Detach {
@@ -36,14 +37,18 @@ func Run(ctx context.Context, opts RunOptions) (status int, err error) {
 	defer l.undo.OnError(&err)
 	defer l.close()
 	if mode == detached {
-		return 0, l.start(ctx)
+		if err := l.start(ctx); err != nil {
+			return 0, err
+		}
+		l.undo.Forget() // it runs, whoever hears of it
+		return 0, l.notify.relay(ctx, l.child.pid)
 	}
 	if !opts.NoSubreaper {
 		if err := becomeSubreaper(); err != nil {
 			return 0, err
 		}
 	}
-	return l.stay(func() error { return l.start(ctx) }, func() error {
+	return l.stay(ctx, func() error { return l.start(ctx) }, func() error {
 		failpoint.At("run-attended")
 		if opts.Keep {
 			return nil
@@ -64,7 +69,7 @@ func becomeSubreaper() error {
 // stay attends the process that begin brings up, then does what is left to do.
 // Signals are caught from before the process is there until all is done: one
 // that came in between would leave half of it.
-func (l *launch) stay(begin, finish func() error) (status int, err error) {
+func (l *launch) stay(ctx context.Context, begin, finish func() error) (status int, err error) {
 	signals, err := nsenter.CatchSignals()
 	if err != nil {
 		return 0, err
@@ -73,7 +78,10 @@ func (l *launch) stay(begin, finish func() error) (status int, err error) {
 	if err := begin(); err != nil {
 		return 0, err
 	}
-	if status, err = l.child.attend(l.console, signals); err != nil {
+	endRelay := l.notify.accompany(ctx)
+	status, err = l.child.attend(l.console, signals)
+	endRelay()
+	if err != nil {
 		return status, err
 	}
 	return status, finish()

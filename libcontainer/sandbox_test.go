@@ -90,7 +90,7 @@ func (c *runtimeCall) do(ctx context.Context) (int, error) {
 	}
 	switch c.Verb {
 	case "start":
-		return 0, Start(ctx, container)
+		return 0, Start(ctx, container, StartOptions{NotifySocket: c.Create.NotifySocket})
 	case "exec":
 		return Exec(ctx, container, ExecOptions{
 			Terminal: c.Process.Terminal, ConsoleSocket: c.Create.ConsoleSocket, PreserveFDs: c.Create.PreserveFDs, Detach: c.Detach,

@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,44 @@ func sendTo(what, path string, data []byte, fd int) error {
 		data, rights = data[n:], nil
 	}
 	return nil
+}
+
+// sendDatagram sends one, once there is room for it.
+func sendDatagram(ctx context.Context, socket int, text string, rights []byte) error {
+	for {
+		_, err := unix.SendmsgN(socket, []byte(text), rights, nil, unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+		if err := poll(ctx, unix.PollFd{Fd: int32(socket), Events: unix.POLLOUT}); err != nil {
+			return err
+		}
+	}
+}
+
+// poll waits for one of the descriptors, or for the context's end, which is an error.
+func poll(ctx context.Context, fds ...unix.PollFd) error {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(wake)
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		unix.Write(wake, []byte{7: 1}) //nolint:errcheck // there is room for the first
+	})
+	defer func() {
+		if !stop() {
+			<-woken
+		}
+	}()
+	fds = append(fds, unix.PollFd{Fd: int32(wake), Events: unix.POLLIN})
+	for {
+		if _, err := unix.Poll(fds, -1); !errors.Is(err, unix.EINTR) {
+			return errors.Join(err, ctx.Err())
+		}
+	}
 }
 
 // sendPidfd gives the process's pidfd to the socket of --pidfd-socket.

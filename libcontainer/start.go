@@ -21,8 +21,14 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// Start lets a created container's process go on to execve.
-func Start(ctx context.Context, c *Container) error {
+// StartOptions are what start takes besides the container.
+type StartOptions struct {
+	NotifySocket string // see CreateOptions; ignored if create had none
+}
+
+// Start lets a created container's process go on to execve. With a NotifySocket it
+// waits until the container is ready or has ended.
+func Start(ctx context.Context, c *Container, opts StartOptions) error {
 	status, err := c.Status()
 	if err != nil {
 		return err
@@ -44,17 +50,22 @@ func Start(ctx context.Context, c *Container) error {
 		return err
 	}
 	defer hooks.Close() // of nil it does nothing
-	if err := c.letGo(ctx, hooks, spec); err != nil {
+	notify := c.notifyBy(opts.NotifySocket)
+	defer notify.close()
+	if err := c.letGo(ctx, hooks, spec, notify); err != nil {
 		return err
 	}
 	failpoint.At("start-fifo-written")
-	return c.poststart(ctx, spec)
+	if err := c.poststart(ctx, spec); err != nil {
+		return err
+	}
+	return notify.relay(ctx, c.State.Pid)
 }
 
 // letGo writes to exec.fifo, which the process reads. Without a reader, which
 // the process is as long as it lives, the open fails. Removing the name first
-// decides between two starts.
-func (c *Container) letGo(ctx context.Context, hooks *os.File, spec *specs.Spec) error {
+// decides between two starts, and so whose socket the container's is.
+func (c *Container) letGo(ctx context.Context, hooks *os.File, spec *specs.Spec, notify *notifySocket) error {
 	path := filepath.Join(c.Dir(), FifoFile)
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	switch {
@@ -71,6 +82,9 @@ func (c *Container) letGo(ctx context.Context, hooks *os.File, spec *specs.Spec)
 		return errdefs.FailedPrecondition.Coded(errdefs.AlreadyStarted, c.ID, "cannot start an already running container")
 	}
 	failpoint.At("start-fifo-removed")
+	if err := notify.bind(); err != nil {
+		return errors.Join(err, c.killInit())
+	}
 	if _, err := unix.Write(fd, []byte{0}); err != nil {
 		return fmt.Errorf("starting the container's process: %w", err)
 	}

@@ -23,6 +23,7 @@ const (
 	FifoFile    = "exec.fifo"   // created containers only; opening it lets the process go
 	HooksFile   = "hooks.fifo"  // with startContainer hooks only: what start hears of them
 	SeccompFile = "seccomp.bpf" // the compiled filter, for exec
+	NotifyDir   = "notify"      // if NOTIFY_SOCKET was set at create only: what the container has at /run/notify
 )
 
 // State is ROOT/ID/state.json: what create knew and the kernel cannot tell.

@@ -73,7 +73,8 @@ func (f createFlags) of(c *call) (libcontainer.CreateOptions, error) {
 	opts := libcontainer.CreateOptions{
 		Root: c.root, ID: c.args[0], Bundle: *f.bundle, ConsoleSocket: *f.consoleSocket, PidfdSocket: *f.pidfdSocket, PidFile: *f.pidFile,
 		PreserveFDs: *f.preserveFDs, NoPivot: *f.noPivot, NoNewKeyring: *f.noNewKeyring,
-		Cgroup: cgroup.Options{Systemd: c.systemdCgroup, Rootless: rootless},
+		NotifySocket: os.Getenv("NOTIFY_SOCKET"), // sd_notify(3)
+		Cgroup:       cgroup.Options{Systemd: c.systemdCgroup, Rootless: rootless},
 	}
 	if opts.PreserveFDs < 0 {
 		return opts, errdefs.InvalidArgument.Errorf("--preserve-fds: expected 0 or more, got %d", opts.PreserveFDs)

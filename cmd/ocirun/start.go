@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/engined/engined/libcontainer"
 )
@@ -16,7 +17,7 @@ var startCommand = command{
 			if err != nil {
 				return err
 			}
-			return libcontainer.Start(context.Background(), container)
+			return libcontainer.Start(context.Background(), container, libcontainer.StartOptions{NotifySocket: os.Getenv("NOTIFY_SOCKET")})
 		}
 	},
 }

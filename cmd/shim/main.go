@@ -32,6 +32,9 @@ func run(args []string) error {
 	if err := leaveSession(); err != nil {
 		return err
 	}
+	// systemd asks the supervisor whether it is ready; a runtime would let its container
+	// answer (sd_notify(3)).
+	os.Unsetenv("NOTIFY_SOCKET")
 	tune()
 	if args[0] == proto.SpareCommand {
 		return shim.RunSpare()
