@@ -165,7 +165,7 @@ func (b *box) launch() {
 	defer log.Close()
 	b.command = exec.Command(shimPath, b.id, b.bundle, runtimePath)
 	b.command.Dir = b.dir
-	b.command.Env = append(os.Environ(), "GOMAXPROCS=1")
+	b.command.Env = append(os.Environ(), "GOMAXPROCS=1", "NOTIFY_SOCKET=/of/the/supervisor")
 	b.command.Stderr = log
 	b.command.ExtraFiles = []*os.File{listener}
 	b.command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
