@@ -100,7 +100,7 @@ func startServer(f *testing.F) *interpreter {
 	}
 	binary := filepath.Join(f.TempDir(), "server")
 	build := exec.Command(compiler, "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
-		"-Wl,--wrap=syscall,--wrap=setrlimit", "-o", binary, "testdata/stage_fuzz.c", "path.c", "mount.c", "copy.c", "process.c", "hook.c")
+		"-Wl,--wrap=syscall,--wrap=setrlimit,--wrap=waitpid", "-o", binary, "testdata/stage_fuzz.c", "path.c", "mount.c", "copy.c", "process.c", "hook.c")
 	if out, err := build.CombinedOutput(); bytes.Contains(out, []byte("asan")) {
 		f.Skipf("gcc has no address sanitizer: %s", out)
 	} else if err != nil {

@@ -41,6 +41,17 @@ int __wrap_setrlimit(int resource, const struct rlimit *limit)
 	return 0;
 }
 
+/* A hook's child is the stage's own: what its sanitizer found is ours. */
+pid_t __real_waitpid(pid_t pid, int *status, int options);
+pid_t __wrap_waitpid(pid_t pid, int *status, int options);
+pid_t __wrap_waitpid(pid_t pid, int *status, int options)
+{
+	pid_t ended = __real_waitpid(pid, status, options);
+	if (stage.plan != NULL && ended > 0 && WIFEXITED(*status) && WEXITSTATUS(*status) == REPORTED)
+		_exit(REPORTED);
+	return ended;
+}
+
 long __real_syscall(long number, long a, long b, long c, long d, long e, long f);
 long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
 long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
