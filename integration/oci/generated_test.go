@@ -143,7 +143,7 @@ func processCases() []testCase {
 		{name: "env-home", change: env("PATH=/bin:/usr/bin", "HOME=/somewhere")},
 		{name: "env-home-empty", change: env("PATH=/bin:/usr/bin", "HOME=")},
 		{name: "env-path-twice", change: env("PATH=/nowhere", "PATH=/bin:/usr/bin", "A=1", "A=2")},
-		{name: "env-without-equals", change: env("PATH=/bin:/usr/bin", "WORD")},
+		{name: "env-without-equals", change: env("PATH=/bin:/usr/bin", "WORD"), status: 1, stderr: "env"},
 		{name: "cwd-made", change: both(cwd("/new/deep"), shell("pwd; ls -ld /new/deep | cut -c1-10"))},
 		{name: "cwd-dots", change: both(cwd("/usr/../etc/."), shell("pwd"))},
 		{name: "cwd-file", change: cwd("/etc/passwd"), status: 1, stderr: "/etc/passwd"},

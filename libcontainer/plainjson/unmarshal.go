@@ -215,7 +215,7 @@ func (d *decoder) array(v reflect.Value) error {
 			d.at++
 		}
 		if i == v.Cap() {
-			v.Grow(i)
+			v.Grow(max(i, 1))
 		}
 		v.SetLen(i + 1)
 		if err := d.value(v.Index(i)); err != nil {

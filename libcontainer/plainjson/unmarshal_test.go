@@ -56,6 +56,8 @@ func TestErrorsNameTheField(t *testing.T) {
 		`{"linux":{"resources":{"memory":{"limit":"1"}}}}`:               "linux.resources.memory.limit: expected a number, got a string",
 		`{"mounts":[{},{"options":"ro"}]}`:                               "mounts[1].options: expected an array, got a string",
 		`{"mounts":[{"options":["ro",7]}]}`:                              "mounts[0].options[1]: expected a string, got a number",
+		`{"process":{"args":[7]}}`:                                       "process.args[0]: expected a string, got a number",
+		`{"process":{"args":["a","b","c","d",{}]}}`:                      "process.args[4]: expected a string, got an object",
 		`{"process":{"terminal":1}}`:                                     "process.terminal: expected a boolean, got a number",
 		`{"process":{"user":{"uid":-1}}}`:                                "process.user.uid: expected a whole number that fits uint32, got -1",
 		`{"process":{"user":{"gid":1e3}}}`:                               "process.user.gid: expected a whole number that fits uint32, got 1e3",
@@ -86,6 +88,7 @@ func TestWhatItCannotDecodeIsSaid(t *testing.T) {
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(docker(f))
 	f.Add([]byte(`{"process":{"args":["a",null],"user":{"uid":1e1}},"annotations":{"\u0061":"\ud800"}}`))
+	f.Add([]byte(`{"process":{"args":[7]}}`))
 	f.Add([]byte(`{"windows":{"credentialSpec":[{}]},"linux":{"resources":{"blockIO":{"weightDevice":[{"Major":8}]}}}}`))
 	f.Fuzz(compare)
 }
