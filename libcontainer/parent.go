@@ -22,6 +22,7 @@ import (
 // socket for messages and a memory file for the plan.
 type stage struct {
 	pid    int
+	former int // before an OP_CLONE, which ends it; 0: none that is not reaped
 	socket int // ours
 	memory int
 	init   bool // the container's first process
@@ -409,6 +410,9 @@ func (s *stage) follow(d duties) (ending, error) {
 		if err := s.goOn(); err != nil {
 			return lost, err
 		}
+		if err := s.reapFormer(); err != nil {
+			return lost, err
+		}
 	}
 }
 
@@ -447,23 +451,12 @@ func (s *stage) moveOnce(d *duties, m nsenter.Message) error {
 	if d.moved = nil; moved == nil {
 		return unexpected(m)
 	}
-	if err := s.moveTo(int(m.Value)); err != nil {
-		return err
-	}
+	s.former, s.pid, s.reaped = s.pid, int(m.Value), false
 	return moved()
 }
 
 func unexpected(m nsenter.Message) error {
 	return errdefs.Internal.Errorf("unexpected message %d from the container's process", m.Type)
-}
-
-// moveTo follows an OP_CLONE: the first process has ended.
-func (s *stage) moveTo(pid int) error {
-	if err := s.reap(); err != nil {
-		return err
-	}
-	s.pid, s.reaped = pid, false
-	return nil
 }
 
 // failure words the child's report.
@@ -528,16 +521,33 @@ func (s *stage) reap() error {
 	if s.reaped {
 		return nil
 	}
+	var err error
+	if s.status, err = waitFor(s.pid); err == nil {
+		s.reaped = true
+	}
+	return err
+}
+
+// reapFormer waits for the process that went on as another, while that does go on.
+func (s *stage) reapFormer() error {
+	if s.former == 0 {
+		return nil
+	}
+	_, err := waitFor(s.former)
+	s.former = 0
+	return err
+}
+
+func waitFor(pid int) (status unix.WaitStatus, err error) {
 	for {
-		_, err := unix.Wait4(s.pid, &s.status, 0, nil)
+		_, err := unix.Wait4(pid, &status, 0, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("waiting for process %d: %w", s.pid, err)
+			return status, fmt.Errorf("waiting for process %d: %w", pid, err)
 		}
-		s.reaped = true
-		return nil
+		return status, nil
 	}
 }
 
@@ -549,7 +559,7 @@ func (s *stage) kill() error {
 	if err := unix.Kill(s.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	return s.reap()
+	return errors.Join(s.reap(), s.reapFormer())
 }
 
 // close drops the channels.
