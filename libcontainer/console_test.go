@@ -151,3 +151,16 @@ func TestTerminalOfTheCallerStaysTheCallers(t *testing.T) {
 		t.Errorf("%s belongs to %d now", name, found.Uid)
 	}
 }
+
+// That of a further process belongs to its user, as that of the first does.
+func TestTerminalIsTheUsers(t *testing.T) {
+	s := newSandbox(t)
+	s.running()
+	process := *s.spec.Process
+	process.User, process.Terminal = specs.User{UID: 1000, GID: 1000}, true
+	process.Args = []string{"sh", "-c", "stat -c %u $(tty); (: > /proc/self/fd/1) && echo writable"}
+	r := s.runtime(runtimeCall{Verb: "exec", Process: &process})
+	if got := strings.Fields(r.stdout); r.status != 0 || strings.Join(got, " ") != "1000 writable" {
+		t.Errorf("%+v %s", r, r.stderr)
+	}
+}

@@ -229,7 +229,7 @@ func (l *launch) bring(ctx context.Context) error {
 	end, err := l.child.follow(duties{
 		step:     func(step uint64) error { return l.step(ctx, step) },
 		moved:    l.record,
-		listener: func(fd int) error { return l.sendListener(fd, specs.StateCreating) },
+		listener: l.listener(specs.StateCreating),
 	})
 	if err != nil {
 		return err
@@ -239,6 +239,9 @@ func (l *launch) bring(ctx context.Context) error {
 	}
 	l.devices.Keep()
 	failpoint.At("launch-followed")
+	if err := l.container.Publish(); err != nil {
+		return err
+	}
 	if l.opts.PidFile == "" {
 		return nil
 	}

@@ -37,7 +37,11 @@ func Delete(ctx context.Context, root, id string, force bool) error {
 	if err != nil {
 		return err
 	}
-	return deleteHalf(ctx, &Container{Root: root, ID: id})
+	c = &Container{Root: root, ID: id}
+	if c.load(MakingFile) == nil {
+		return c.delete(ctx, true)
+	}
+	return deleteHalf(ctx, c)
 }
 
 func (c *Container) delete(ctx context.Context, force bool) error {
@@ -181,12 +185,13 @@ func (c *Container) removeCgroup(ctx context.Context, spec *specs.Spec) error {
 
 // removeAt removes the cgroup at a location unless another container has it.
 func (c *Container) removeAt(ctx context.Context, location cgroup.Location) error {
-	others, _, err := List(c.Root)
+	entries, err := os.ReadDir(c.Root)
 	if err != nil {
 		return err
 	}
-	for _, other := range others {
-		if reflect.DeepEqual(other.State.Cgroup, location) {
+	for _, entry := range entries {
+		other := &Container{Root: c.Root, ID: entry.Name()}
+		if (other.load(StateFile) == nil || other.load(MakingFile) == nil) && reflect.DeepEqual(other.State.Cgroup, location) {
 			return nil
 		}
 	}

@@ -173,7 +173,7 @@ func (l *launch) followExec(f *facts) (err error) {
 		}
 		moved = nil
 	}
-	end, err := l.child.follow(duties{moved: moved, listener: func(fd int) error { return l.sendListener(fd, specs.StateRunning) }})
+	end, err := l.child.follow(duties{moved: moved, listener: l.listener(specs.StateRunning)})
 	if err == nil && end == lost {
 		return l.died()
 	}

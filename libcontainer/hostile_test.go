@@ -244,6 +244,10 @@ func TestTracersDoNotSeeTheHost(t *testing.T) {
 		data, _ := os.ReadFile(s.path("found"))
 		return string(data)
 	}
+	leaked, err := os.Open("/")
+	s.must(err)
+	defer leaked.Close()
+	s.extra = []*os.File{leaked} // of a careless caller
 	if r := s.runtime(runtimeCall{Verb: "create"}); r.status != 0 {
 		t.Fatal(r.stderr)
 	}
@@ -257,7 +261,7 @@ func TestTracersDoNotSeeTheHost(t *testing.T) {
 	}
 	c, err := Open(s.create.Root, s.create.ID)
 	s.must(err)
-	s.await("looked")
+	s.await(s.path("looked"))
 	process.Args = []string{"true"}
 	for range 100 {
 		if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.status != 0 {
@@ -271,13 +275,37 @@ func TestTracersDoNotSeeTheHost(t *testing.T) {
 	s.must(c.killInit())
 }
 
-// await waits until the container has made a file.
+// await waits until somebody has made a file.
 func (s *sandbox) await(file string) {
 	s.t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(s.path(file)); err == nil {
+		if _, err := os.Stat(file); err == nil {
 			return
 		}
 	}
 	s.t.Fatalf("%s is not there", file)
+}
+
+// What a container is made of is the host's until it is made: nobody is to enter it.
+func TestContainerIsThereWhenItIsMade(t *testing.T) {
+	s := newSandbox(t)
+	there, gone := filepath.Join(s.dir, "there"), filepath.Join(s.dir, "go")
+	s.must(unix.Mkfifo(gone, 0o600))
+	s.spec.Process.Args = []string{"sleep", "100"}
+	s.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "> " + there + "; read -r x < " + gone + "; exit 3"}}}}
+	done := make(chan result, 1)
+	call := *s // the sandbox's own files are for one call at a time
+	go func() { done <- call.runtime(runtimeCall{Verb: "create"}) }()
+	s.await(there)
+	if _, err := Open(s.create.Root, s.create.ID); errdefs.CodeOf(err) != errdefs.NoSuchContainer {
+		t.Errorf("while it is being made: %v", err)
+	}
+	if _, err := Reserve(s.create.Root, s.create.ID); errdefs.CodeOf(err) != errdefs.NameTaken {
+		t.Errorf("its name is not taken: %v", err)
+	}
+	s.must(os.WriteFile(gone, []byte("on\n"), 0))
+	if r := <-done; r.err == nil || !strings.Contains(r.stderr, "exit status 3") {
+		t.Errorf("%+v", r)
+	}
+	s.wantNothingLeft()
 }

@@ -121,10 +121,12 @@ func (n *notifySocket) bind() (err error) {
 	if n.fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		return failed(err)
 	}
-	if err := unix.Bind(n.fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(directory) + "/" + notifyName}); err != nil {
+	// The inode's mode is the socket's, without the umask; later a link could be there.
+	if err := unix.Fchmod(n.fd, 0o777); err != nil {
 		return failed(err)
 	}
-	if err := unix.Fchmodat(directory, notifyName, 0o777, 0); err != nil {
+	defer unix.Umask(unix.Umask(0))
+	if err := unix.Bind(n.fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(directory) + "/" + notifyName}); err != nil {
 		return failed(err)
 	}
 	return nil

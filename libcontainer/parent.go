@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -123,6 +125,7 @@ func spawn(b birth) (_ *stage, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("protecting the runtime's binary: %w", err)
 	}
+	closeOthersAtExec()
 	// The stage closes it last: that takes a mount away, which waits for RCU, and the
 	// stage has nothing else to do while we read what the container is to be.
 	defer unix.Close(self)
@@ -138,10 +141,31 @@ func spawn(b birth) (_ *stage, err error) {
 	}
 	undo.Add("close the plan", func(context.Context) error { return unix.Close(memory) })
 	s := &stage{socket: pair[0], memory: memory, init: b.init}
+	if err := unix.SetsockoptTimeval(s.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		return nil, err
+	}
 	if err := s.start(b, self, pair[1]); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// closeOthersAtExec keeps from the stage, which a container's process may look into,
+// what our caller has left open. What the container is to have is handed over by number.
+func closeOthersAtExec() {
+	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return
+	}
+	entries, err := os.ReadDir("/proc/self/fd") // before 5.11
+	if err != nil {
+		slog.Warn("keeping the caller's descriptors from the container: " + err.Error())
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // divide says which of the new namespaces the clone makes and which the stage by
@@ -346,6 +370,12 @@ func (s *stage) receive() (m nsenter.Message, ok bool, err error) {
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.ECONNRESET): // reset: it died with our word unread; its own may be there
 			continue
+		case errors.Is(err, unix.EAGAIN):
+			// Somebody who may trace it could have taken its end, and keep that.
+			if ended, err := hasEnded(s.pid); ended || err != nil {
+				return m, false, err
+			}
+			continue
 		case err == nil && n == 0:
 			return m, false, nil
 		case err != nil:
@@ -354,6 +384,15 @@ func (s *stage) receive() (m nsenter.Message, ok bool, err error) {
 		m, err = nsenter.DecodeMessage(packet[:n])
 		return m, err == nil, err
 	}
+}
+
+// hasEnded looks at a child without taking its status.
+func hasEnded(pid int) (bool, error) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		return false, fmt.Errorf("looking at process %d: %w", pid, err)
+	}
+	return info.Signo != 0, nil // SIGCHLD, or nothing has come
 }
 
 // duties are what the parent does when the child says so; nil where that
@@ -439,7 +478,9 @@ func (d *duties) does(m nsenter.Message) error {
 	case m.Type == nsenter.MessageStep && d.step != nil:
 		return d.step(uint64(m.Value))
 	case m.Type == nsenter.MessageListener && d.listener != nil:
-		return d.listener(int(m.Value))
+		listener := d.listener
+		d.listener = nil // there is one filter
+		return listener(int(m.Value))
 	}
 	return unexpected(m)
 }
@@ -467,7 +508,7 @@ func (s *stage) failure(m nsenter.Message) error {
 	if m.Op >= len(s.plan.Ops) {
 		return errdefs.Internal.Errorf("the container's process reports operation %d of %d", m.Op, len(s.plan.Ops))
 	}
-	if op := &s.plan.Ops[m.Op]; m.OfHook() {
+	if op := &s.plan.Ops[m.Op]; m.OfHook() && op.Code == nsenter.Hook {
 		output := make([]byte, nsenter.MaxOutput)
 		n, _, _ := unix.Recvfrom(s.socket, output, 0) // else there is none to show
 		return startHookError(op.Text[0], op.Num[1], m, output[:max(n, 0)])

@@ -83,11 +83,14 @@ func compilePlan(spec *specs.Spec, f *facts) (*nsenter.Plan, error) {
 	sessionPart(plan, f)
 	terminalPart(plan, spec.Process, f)
 	controlPart(plan, spec.Process)
+	part := f.part(spec.Process, startHooks(spec))
+	part.prepare(plan)
 	rootfs.Finish(plan, spec, &f.root)
+	plan.Add(nsenter.Op{Code: nsenter.Drop, Why: "closing what is the host's"})
 	if err := executionPart(plan, spec.Linux); err != nil {
 		return nil, err
 	}
-	return plan, f.part(spec.Process, startHooks(spec)).compile(plan)
+	return plan, part.compile(plan)
 }
 
 // part returns the process part for a process.

@@ -77,18 +77,22 @@ type processPart struct {
 
 // compile appends the operations of a container's first process. Each has its place:
 //
-//   - before User, what root must do: HOME, labels, limits, ownership;
-//   - limits after HOME, which opens a file;
+//   - before User, what root must do: limits, ownership;
+//   - limits after what prepare has done, HOME opens a file;
 //   - Chdir twice: root may not be allowed where the user is;
 //   - Lookup as the user, before Ready, so that create fails already;
 //   - the filter last, so that it need allow nothing but execve.
 func (p *processPart) compile(plan *nsenter.Plan) error {
-	p.environment(plan)
-	p.labels(plan)
 	p.attributes(plan)
-	p.cloexec(plan)
 	p.identity(plan)
 	return p.leave(plan)
+}
+
+// prepare appends what needs procfs, which the host's is as long as the root is.
+func (p *processPart) prepare(plan *nsenter.Plan) {
+	p.environment(plan)
+	p.labels(plan)
+	p.cloexec(plan)
 }
 
 // labels are the process's from execve on, and its child's if it has one before.
@@ -219,9 +223,6 @@ func (p *processPart) leave(plan *nsenter.Plan) error {
 	}
 	command, waits := p.process.Args[0], p.fd.fifo >= 0
 	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(command, lookupPath(p.process.Env)), Why: fmt.Sprintf("exec: %q", command)})
-	if len(p.hooks) > 0 || waits {
-		plan.Add(nsenter.Op{Code: nsenter.Drop, Why: "closing what is the host's"})
-	}
 	if len(p.hooks) > 0 && !waits { // else start comes after all that
 		plan.Add(nsenter.Op{Code: nsenter.Sync, Num: num(stepRecorded), Why: "waiting until there is a state to tell the hooks"})
 	}

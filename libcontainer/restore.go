@@ -156,6 +156,9 @@ func (r *restore) bring(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := r.container.Publish(); err != nil {
+		return err
+	}
 	if r.opts.PidFile == "" {
 		return nil
 	}

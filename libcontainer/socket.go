@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -98,6 +100,15 @@ func (l *launch) sendPidfd() error {
 	return sendTo("pidfd socket", l.opts.PidfdSocket, []byte("pidfd"), pidfd)
 }
 
+// listener is the duty of taking a filter's listener to the agent, if there is to be
+// one.
+func (l *launch) listener(status specs.ContainerState) func(fd int) error {
+	if l.filter == nil || !l.filter.Notify {
+		return nil
+	}
+	return func(fd int) error { return l.sendListener(fd, status) }
+}
+
 // sendListener takes the listener of the process's filter, its descriptor fd,
 // to the seccomp agent (config-linux, "The Container Process State").
 func (l *launch) sendListener(fd int, status specs.ContainerState) error {
@@ -111,6 +122,10 @@ func (l *launch) sendListener(fd int, status specs.ContainerState) error {
 		return fmt.Errorf("taking the seccomp listener: %w", err)
 	}
 	defer unix.Close(listener)
+	// The number is the stage's word, which somebody may have put into its mouth.
+	if kind, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(listener)); err != nil || kind != "anon_inode:seccomp notify" {
+		return errors.Join(errdefs.Internal.Errorf("taking the seccomp listener: expected one, got %q", kind), err)
+	}
 	profile := l.spec.Linux.Seccomp
 	data, err := json.Marshal(&specs.ContainerProcessState{
 		Version: specs.Version, Fds: []string{specs.SeccompFdName}, Pid: l.child.pid,

@@ -19,6 +19,7 @@ import (
 // Files of a container's directory, ROOT/ID.
 const (
 	StateFile   = "state.json"  // State
+	MakingFile  = "making.json" // the same, until the container is created: there is nothing to enter or to start yet
 	ConfigFile  = "config.json" // the bundle's, verbatim: the bundle may change later
 	FifoFile    = "exec.fifo"   // created containers only; opening it lets the process go
 	HooksFile   = "hooks.fifo"  // with startContainer hooks only: what start hears of them
@@ -73,17 +74,25 @@ func Open(root, id string) (*Container, error) {
 		return nil, err
 	}
 	c := &Container{Root: root, ID: id}
-	data, err := os.ReadFile(filepath.Join(c.Dir(), StateFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errdefs.NotFound.Coded(errdefs.NoSuchContainer, id, "container does not exist")
-	}
-	if err != nil {
+	if err := c.load(StateFile); err != nil {
 		return nil, err
 	}
-	if err := plainjson.Unmarshal(data, &c.State); err != nil {
-		return nil, errdefs.DataLoss.Errorf("reading %s: %w", filepath.Join(c.Dir(), StateFile), err)
-	}
 	return c, nil
+}
+
+func (c *Container) load(file string) error {
+	path := filepath.Join(c.Dir(), file)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errdefs.NotFound.Coded(errdefs.NoSuchContainer, c.ID, "container does not exist")
+	}
+	if err != nil {
+		return err
+	}
+	if err := plainjson.Unmarshal(data, &c.State); err != nil {
+		return errdefs.DataLoss.Errorf("reading %s: %w", path, err)
+	}
+	return nil
 }
 
 // Reserve makes the directory of a new container, which fails if it is there.
@@ -125,15 +134,25 @@ func makeRoot(root string) error {
 	return os.Chmod(root, 0o700|os.ModeSticky)
 }
 
-// Save writes state.json whole: a reader sees all of it or none.
+// Save writes the state of a container that is being made, whole: a reader sees all of
+// it or none. Only who removes it looks there.
 func (c *Container) Save() error {
 	data, err := json.Marshal(&c.State)
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(c.Dir(), StateFile), data); err != nil {
+	if err := replaceFile(filepath.Join(c.Dir(), MakingFile), data); err != nil {
 		return fmt.Errorf("saving the container's state: %w", err)
 	}
+	return nil
+}
+
+// Publish makes the container one that there is.
+func (c *Container) Publish() error {
+	if err := os.Rename(filepath.Join(c.Dir(), MakingFile), filepath.Join(c.Dir(), StateFile)); err != nil {
+		return fmt.Errorf("saving the container's state: %w", err)
+	}
+	failpoint.At("state-published")
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"os/exec"
@@ -50,6 +51,12 @@ func TestReserveOnceSaveAndOpen(t *testing.T) {
 	if err := c.Save(); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := Open(root, "web"); errdefs.CodeOf(err) != errdefs.NoSuchContainer {
+		t.Errorf("being made: %v", err)
+	}
+	if err := c.Publish(); err != nil {
+		t.Fatal(err)
+	}
 	opened, err := Open(root, "web")
 	if err != nil || !reflect.DeepEqual(opened, c) {
 		t.Errorf("%+v, %v", opened, err)
@@ -66,7 +73,7 @@ func TestListPassesOverWhatIsHalfMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	good.State.ID = "good"
-	if err := good.Save(); err != nil {
+	if err := cmp.Or(good.Save(), good.Publish()); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(SeccompCache(root), 0o700); err != nil {
@@ -113,7 +120,7 @@ func process(t *testing.T) (*Container, *exec.Cmd) {
 		t.Fatal(err)
 	}
 	c.State.ID, c.State.Pid, c.State.PidStart = "c", cmd.Process.Pid, start
-	if err := c.Save(); err != nil {
+	if err := cmp.Or(c.Save(), c.Publish()); err != nil {
 		t.Fatal(err)
 	}
 	return c, cmd

@@ -113,6 +113,7 @@ int op_terminal(struct stage *s, const struct plan_op *op)
 		result = dup2(terminal, fd) < 0 ? -1 : 0;
 	close_fd(terminal);
 	close_fd(master);
+	s->has_terminal = result == 0;
 	return result;
 }
 
@@ -132,7 +133,7 @@ int op_stdio_owner(struct stage *s, const struct plan_op *op)
 		if (fstat(fd, &st) < 0)
 			continue;
 		bool null = S_ISCHR(st.st_mode) && major(st.st_rdev) == 1 && minor(st.st_rdev) == 3;
-		bool others = s->slots[SLOT_CONSOLE] < 0 && isatty(fd); /* of whoever called the runtime */
+		bool others = !s->has_terminal && isatty(fd); /* of whoever called the runtime */
 		if (st.st_uid == op->num[0] || null || others)
 			continue;
 		if (fchown(fd, (uid_t)op->num[0], (gid_t)-1) < 0 && errno != EINVAL && errno != EPERM && errno != EROFS)

@@ -20,6 +20,7 @@ struct stage {
 	int slots[SLOT_COUNT];
 	bool target_made;  /* the last OP_TARGET made its last component */
 	bool tree_is_source; /* SLOT_TREE is what to bind, for want of open_tree */
+	bool has_terminal; /* stdio is that of OP_TERMINAL */
 	bool in_directory; /* OP_CHDIR worked */
 	char **argv;
 	char **envp;
