@@ -18,22 +18,26 @@
 //	                     <── "born" ──── waits
 //	plan into the memory file, "plan" ─> joins cgroup and namespaces, mounts
 //	v1's cpuset and cpu, "continue" ───> joins the cpuset
-//	save state.json
+//	save making.json
 //	                     <── "step" ──── at each Sync, if there are hooks
 //	run hooks ─────────── "continue" ──> pivot_root, terminal, user, lookup
 //	                     <── "ready" ─── waits on exec.fifo (start writes to it)
-//	write the pid file                   startContainer hooks, filter, execve
+//	state.json, the pid file             startContainer hooks, filter, execve
 //
 // A user namespace that is joined, or joins others, and a time namespace are
-// made by the stage itself, which goes on as a child: "pid", and state.json is
-// written then. A filter that notifies is loaded before "ready", because the
-// parent takes its listener to the agent.
+// made by the stage itself, which goes on as a child: "pid", and making.json is
+// written then. So does the stage of an exec, to be in the container's pid namespace
+// only with nothing of the host's at hand. A filter that notifies is loaded before
+// "ready", because the parent takes its listener to the agent.
 //
 // The process runs startContainer hooks itself and tells start of them over another
 // fifo (nsenter/hook.c).
 //
 // `run` has no fifo: the child goes straight on to execve, which closes its
 // end of the socket, and that is the word that it runs.
+//
+// A container is there for others once making.json has become state.json; before, only
+// a removal looks for it.
 //
 // State is what create knew and the kernel cannot tell (state.go); status is
 // derived (status.go). Any failure unwinds what was made (errdefs.Undo).

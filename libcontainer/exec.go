@@ -97,8 +97,8 @@ func (l *launch) join(init int, opts *ExecOptions) error {
 	return writePidFile(l.opts.PidFile, l.child.pid)
 }
 
-// spawnInside starts the clone, into the container's cgroup. It is not born in the pid
-// namespace: there whoever may trace others would have the host's root by it.
+// spawnInside starts the clone, in the container's cgroup. It is not born in the pid
+// namespace, where who may trace others would have the host's root by it.
 func (l *launch) spawnInside(init int, terminal bool) error {
 	if err := l.prepareFiles(terminal); err != nil {
 		return err
@@ -148,19 +148,15 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
-	f := l.execFacts()
-	if err := f.ofProcess(l.spec); err != nil {
+	f := facts{
+		id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, user: l.user,
+		joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(),
+	}
+	err := f.ofProcess(l.spec)
+	if err != nil {
 		return err
 	}
-	return l.followExec(&f)
-}
-
-func (l *launch) execFacts() facts {
-	return facts{id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(), user: l.user}
-}
-
-func (l *launch) followExec(f *facts) (err error) {
-	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.namespaces(), f); err != nil {
+	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.namespaces(), &f); err != nil {
 		return err
 	}
 	if err := l.child.begin(l.plan); err != nil {
