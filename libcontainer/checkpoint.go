@@ -307,8 +307,8 @@ func (s *session) configFile(annotations map[string]string) {
 	s.options.ConfigFile = path
 }
 
-// criuNames are the namespaces' names in criu's options.
-var criuNames = map[specs.LinuxNamespaceType]string{
+// namespaceFiles are the namespaces' files in /proc/PID/ns, and names in criu's options.
+var namespaceFiles = map[specs.LinuxNamespaceType]string{
 	specs.NetworkNamespace: "net", specs.PIDNamespace: "pid", specs.MountNamespace: "mnt", specs.IPCNamespace: "ipc",
 	specs.UTSNamespace: "uts", specs.UserNamespace: "user", specs.TimeNamespace: "time",
 }
@@ -333,7 +333,7 @@ func externalNamespaces(o *criu.Options, spec *specs.Spec, version int) error {
 		if err := unix.Stat(ns.Path, &found); err != nil {
 			return fmt.Errorf("asking for %s namespace %q: %w", kind, ns.Path, err)
 		}
-		o.External = append(o.External, criuNames[kind]+"["+strconv.FormatUint(found.Ino, 10)+"]:"+externalKeys[kind])
+		o.External = append(o.External, namespaceFiles[kind]+"["+strconv.FormatUint(found.Ino, 10)+"]:"+externalKeys[kind])
 	}
 	return nil
 }

@@ -55,14 +55,14 @@ func checkPreserved(end int) error {
 }
 
 // number gives the child's descriptors their numbers: stdio, those that the
-// process is to have, then ours.
-func (l *launch) number(terminal bool) {
+// process is to have, then ours. It returns the first that is left.
+func (l *launch) number(terminal bool) (next int) {
 	l.fd = descriptors{fifo: -1, console: -1, container: -1, firstFree: 3 + l.opts.PreserveFDs + listenFDs()}
 	l.files = l.files[:0]
 	for fd := range l.fd.firstFree {
 		l.files = append(l.files, fd)
 	}
-	next := l.fd.firstFree
+	next = l.fd.firstFree
 	if l.mode == waiting {
 		l.fd.fifo = next
 		next++
@@ -79,7 +79,7 @@ func (l *launch) number(terminal bool) {
 			next++
 		}
 	}
-	l.firstTree = next
+	return next
 }
 
 // inherit appends a descriptor of ours to those that the child gets.

@@ -64,8 +64,7 @@ func DryRun(opts CreateOptions) (string, error) {
 		return "", err
 	}
 	l.mountNotify()
-	l.number(l.spec.Process.Terminal)
-	l.numberTrees()
+	l.numberTrees(l.number(l.spec.Process.Terminal))
 	l.detectCgroups()
 	if profile := l.spec.Linux.Seccomp; profile != nil {
 		filter, err := seccomp.Compile(profile) // the cache would be written
@@ -111,8 +110,7 @@ type launch struct {
 	fd        descriptors // numbers in the child
 	files     []int       // what the child inherits, by number
 	joinFDs   []int       // the cgroup's files among them, in a user namespace
-	firstTree int         // number of the first of the sources of binds
-	trees     map[int]int // their numbers, by the mount's index
+	trees     map[int]int // the sources of binds among them, by the mount's index
 	owned     []int       // ours, closed once the child has them
 	console   int         // attached terminal: our end of the console socket, else -1
 	state     int         // with startContainer hooks: the file with their input, else 0

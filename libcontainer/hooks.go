@@ -94,7 +94,8 @@ func RunHooks(ctx context.Context, kind string, hooks []specs.Hook, state *specs
 			if cmd.Args = hook.Args; len(hook.Args) == 0 {
 				cmd.Args = []string{hook.Path}
 			}
-			cmd.Env = hook.Env                                                    // none: our own, as with runc and crun
+			// None: our own, as with runc and crun.
+			cmd.Env = hook.Env
 			if found, err := os.Stat(state.Bundle); err == nil && found.IsDir() { // it may be gone by poststop
 				cmd.Dir = state.Bundle
 			}
@@ -123,9 +124,7 @@ func runHook(ctx context.Context, hook *specs.Hook, state *specs.State, command 
 	var output bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &output, &output
 	cmd.WaitDelay = time.Second // a grandchild may hold the pipes
-	// Our caller's descriptors, which may be for the container, are not the
-	// hook's. Before 5.11 it has them.
-	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) //nolint:errcheck // see above
+	closeOthersAtExec()
 	err = cmd.Run()
 	if ctx.Err() != nil {
 		return outOfTime(ctx, hook)
@@ -224,16 +223,25 @@ func (l *launch) makeHookFiles() (err error) {
 
 // tellHooks writes what startContainer hooks read, which cannot change it.
 func (l *launch) tellHooks() error {
-	state := l.container.hookState(specs.StateCreated)
-	state.Pid = pidInside(state.Pid)
-	input, err := json.Marshal(state)
+	if err := writeState(l.state, l.container.hookState(specs.StateCreated)); err != nil {
+		return err
+	}
+	return seal(l.state)
+}
+
+// writeState writes what a hook in the container reads to a file, for a state may be
+// too long for a pipe.
+func writeState(fd int, state *specs.State) error {
+	inside := *state
+	inside.Pid = pidInside(state.Pid)
+	input, err := json.Marshal(&inside)
 	if err != nil {
 		return err
 	}
-	if _, err := unix.Pwrite(l.state, input, 0); err != nil {
+	if _, err := unix.Pwrite(fd, input, 0); err != nil {
 		return fmt.Errorf("writing the state for hooks: %w", err)
 	}
-	return seal(l.state)
+	return nil
 }
 
 // hookTimeout in ms, 0 if there is none.
@@ -286,17 +294,14 @@ func withHookFiles(state *specs.State, do func(files []int) error) error {
 		return fmt.Errorf("opening the container's process: %w", err)
 	}
 	defer unix.Close(init)
-	inside := *state
-	inside.Pid = pidInside(state.Pid)
-	input, err := json.Marshal(&inside)
-	if err != nil {
-		return err
-	}
-	stdin, err := stateInput(input)
+	stdin, err := memoryFile("state")
 	if err != nil {
 		return err
 	}
 	defer unix.Close(stdin)
+	if err := writeState(stdin, state); err != nil {
+		return err
+	}
 	output, err := memoryFile("output")
 	if err != nil {
 		return err
@@ -350,17 +355,4 @@ func awaitEnd(pid int) error {
 			return fmt.Errorf("waiting for a hook: %w", err)
 		}
 	}
-}
-
-// stateInput returns a file with the state, which may be too long for a pipe.
-func stateInput(data []byte) (int, error) {
-	fd, err := memoryFile("state")
-	if err != nil {
-		return -1, err
-	}
-	if _, err := unix.Pwrite(fd, data, 0); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }

@@ -238,12 +238,13 @@ func TestTracersDoNotSeeTheHost(t *testing.T) {
 	s.spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
 	look := `for way in /proc/[0-9]*/root /proc/[0-9]*/cwd /proc/[0-9]*/fd/[0-9]* /proc/[0-9]*/fd/[0-9]*/1/root; do
 		if [ -e $way` + mark + ` ]; then echo $way >> /found; fi; done`
-	s.spec.Process.Args = []string{"sh", "-c", "while :; do " + look + "; [ -e /looked ] || touch /looked; done"}
+	s.spec.Process.Args = []string{"sh", "-c", "while :; do " + look + "; [ $looked ] || echo > /looked; looked=1; done"}
 	s.spec.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", look}}}}
 	found := func() string {
 		data, _ := os.ReadFile(s.path("found"))
 		return string(data)
 	}
+	looked := s.event(s.path("looked"))
 	leaked, err := os.Open("/")
 	s.must(err)
 	defer leaked.Close()
@@ -261,7 +262,7 @@ func TestTracersDoNotSeeTheHost(t *testing.T) {
 	}
 	c, err := Open(s.create.Root, s.create.ID)
 	s.must(err)
-	s.await(s.path("looked"))
+	looked()
 	process.Args = []string{"true"}
 	for range 100 {
 		if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.status != 0 {
@@ -275,28 +276,33 @@ func TestTracersDoNotSeeTheHost(t *testing.T) {
 	s.must(c.killInit())
 }
 
-// await waits until somebody has made a file.
-func (s *sandbox) await(file string) {
+// event makes a fifo; the returned function waits until somebody has written to it.
+func (s *sandbox) event(path string) (await func()) {
 	s.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(file); err == nil {
-			return
-		}
+	s.must(unix.Mkfifo(path, 0o600))
+	fifo, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	s.must(err)
+	s.t.Cleanup(func() { fifo.Close() })
+	return func() {
+		s.t.Helper()
+		s.must(fifo.SetReadDeadline(time.Now().Add(20 * time.Second)))
+		_, err := fifo.Read(make([]byte, 1))
+		s.must(err)
 	}
-	s.t.Fatalf("%s is not there", file)
 }
 
 // What a container is made of is the host's until it is made: nobody is to enter it.
 func TestContainerIsThereWhenItIsMade(t *testing.T) {
 	s := newSandbox(t)
 	there, gone := filepath.Join(s.dir, "there"), filepath.Join(s.dir, "go")
+	await := s.event(there)
 	s.must(unix.Mkfifo(gone, 0o600))
 	s.spec.Process.Args = []string{"sleep", "100"}
-	s.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "> " + there + "; read -r x < " + gone + "; exit 3"}}}}
+	s.spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo > " + there + "; read -r x < " + gone + "; exit 3"}}}}
 	done := make(chan result, 1)
 	call := *s // the sandbox's own files are for one call at a time
 	go func() { done <- call.runtime(runtimeCall{Verb: "create"}) }()
-	s.await(there)
+	await()
 	if _, err := Open(s.create.Root, s.create.ID); errdefs.CodeOf(err) != errdefs.NoSuchContainer {
 		t.Errorf("while it is being made: %v", err)
 	}

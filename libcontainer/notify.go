@@ -164,7 +164,7 @@ func (n *notifySocket) relay(ctx context.Context, mainPid int) error {
 	if n == nil {
 		return nil
 	}
-	host, err := n.connect() // first: a wait that nobody hears the end of is for nothing
+	host, err := connectUnix(unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, n.host) // first: a wait that nobody hears the end of is for nothing
 	if err != nil {
 		return n.unsent(err)
 	}
@@ -189,18 +189,6 @@ func (n *notifySocket) relay(ctx context.Context, mainPid int) error {
 
 func (n *notifySocket) unsent(err error) error {
 	return errdefs.Unavailable.Errorf("sending to the notify socket %q: %w", n.host, err)
-}
-
-func (n *notifySocket) connect() (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: n.host}); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // awaitReady returns the line READY=, or none if the container's process has ended

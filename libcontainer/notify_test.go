@@ -413,7 +413,7 @@ func TestDatagramWaitsForRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	fd, err := (&notifySocket{host: name}).connect()
+	fd, err := connectUnix(unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,8 +81,9 @@ func spawn(b birth) (_ *stage, err error) {
 	return s, nil
 }
 
-// closeOthersAtExec keeps from the stage, which a container's process may look into,
-// what our caller has left open. What the container is to have is handed over by number.
+// closeOthersAtExec keeps what our caller has left open, or given us for the container,
+// from hooks, and from the stage, which a container's process may look into. What the
+// container is to have is handed over by number.
 func closeOthersAtExec() {
 	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err == nil {

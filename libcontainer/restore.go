@@ -228,10 +228,10 @@ func (r *restore) joinNamespaces(o *criu.Options) error {
 				return errdefs.FailedPrecondition.Errorf("Requested network namespace %v does not exist: %w", ns.Path, err)
 			}
 			o.InheritFDs = append(o.InheritFDs, criu.InheritFD{Key: externalKeys[ns.Type], FD: r.session.pass(file)})
-		case criuNames[ns.Type] == "":
+		case namespaceFiles[ns.Type] == "":
 			return errdefs.NotImplemented.Errorf("criu cannot join a %s namespace", ns.Type)
 		default:
-			o.JoinNamespaces = append(o.JoinNamespaces, criu.Pair{Key: criuNames[ns.Type], Value: ns.Path})
+			o.JoinNamespaces = append(o.JoinNamespaces, criu.Pair{Key: namespaceFiles[ns.Type], Value: ns.Path})
 		}
 	}
 	return nil

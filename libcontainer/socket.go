@@ -14,14 +14,23 @@ import (
 	"github.com/engined/engined/proto/errdefs"
 )
 
-// dialUnix connects without package net, whose start-up costs.
-func dialUnix(what, path string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// connectUnix connects a socket of a kind, SOCK_*, without package net, whose start-up
+// costs.
+func connectUnix(kind int, path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func dialUnix(what, path string) (int, error) {
+	fd, err := connectUnix(unix.SOCK_STREAM, path)
+	if err != nil {
 		return -1, errdefs.InvalidArgument.Errorf("connecting to %s %q: %w", what, path, err)
 	}
 	return fd, nil

@@ -21,9 +21,9 @@ func (l *launch) needTree(i int) bool {
 	return rootfs.IsBind(m) && (rootfs.IDMapped(m) || private(l.spec, specs.UserNamespace))
 }
 
-// numberTrees gives the trees the numbers that openTrees would, for a dry run.
-func (l *launch) numberTrees() {
-	next := l.firstTree
+// numberTrees gives the trees the numbers from next on, as openTrees would, for a dry
+// run.
+func (l *launch) numberTrees(next int) {
 	l.trees = map[int]int{}
 	for i := range l.spec.Mounts {
 		if l.needTree(i) {

@@ -250,12 +250,11 @@ func isHosts(spec *specs.Spec, kind specs.LinuxNamespaceType) bool {
 	if path == "" {
 		return false
 	}
-	file := map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "net"}[kind]
 	theirs, err := os.Stat(path)
 	if err != nil {
 		return false // joining it says what is wrong
 	}
-	ours, err := os.Stat("/proc/self/ns/" + cmp.Or(file, string(kind)))
+	ours, err := os.Stat("/proc/self/ns/" + namespaceFiles[kind])
 	return err == nil && os.SameFile(ours, theirs)
 }
 

@@ -149,8 +149,8 @@ enum plan_flag {
 	FLAG_LISTENER = 2048, /* OP_SECCOMP */
 	FLAG_MOUNTED = 4096, /* OP_ROOT */
 	FLAG_VISIBLE = 8192, /* OP_SYNC */
-	FLAG_EXACT = 32768, /* OP_MKNOD: what is there, or bound, must be that node */
-	FLAG_OWN = 16384    /* OP_PROC_WRITE: below SLOT_PROC all the same where the root's /proc cannot be used */
+	FLAG_OWN = 16384,   /* OP_PROC_WRITE: below SLOT_PROC all the same where the root's /proc cannot be used */
+	FLAG_EXACT = 32768  /* OP_MKNOD: what is there, or bound, must be that node */
 };
 
 /* What OP_TARGET expects, and makes if it is not there. */

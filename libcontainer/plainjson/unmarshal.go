@@ -236,9 +236,7 @@ func (d *decoder) count() int {
 		case '"':
 			n++
 			at += 1 + stringEnd(d.data[at+1:])
-		case ']':
-			return n
-		default: // no string, and not to be decoded into one
+		default: // the end, or what is not to be decoded into a string
 			return n
 		}
 	}

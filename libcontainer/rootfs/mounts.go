@@ -142,12 +142,13 @@ func (b *builder) fileSystem(destination, fsType, source string, o *options) err
 	} else {
 		b.target(destination, fsType, nsenter.TargetDirectory, why)
 	}
-	flags, recursive := o.flags, o.recursive
 	if fsType == "tmpfs" || destination == "/dev" { // Finish does it, to this mount alone
-		flags &^= unix.MS_RDONLY
-		recursive.set &^= unix.MOUNT_ATTR_RDONLY
+		now := *o
+		now.flags &^= unix.MS_RDONLY
+		now.recursive.set &^= unix.MOUNT_ATTR_RDONLY
+		o = &now
 	}
-	op := nsenter.Op{Code: nsenter.Mount, Text: text(source, fsType, strings.Join(b.data(fsType, o), ",")), Num: num(uint64(flags)), Why: why}
+	op := nsenter.Op{Code: nsenter.Mount, Text: text(source, fsType, strings.Join(b.data(fsType, o), ",")), Num: num(uint64(o.flags)), Why: why}
 	if fsType == "tmpfs" && !o.hasMode() {
 		op.Flags |= nsenter.KeepMode
 	}
@@ -155,9 +156,9 @@ func (b *builder) fileSystem(destination, fsType, source string, o *options) err
 	if o.copyUp {
 		b.add(nsenter.Op{Code: nsenter.CopyUp, Text: text(destination), Why: fmt.Sprintf("tmpcopyup of %q", destination)})
 	}
-	if len(o.propagation) > 0 || recursive != (attrs{}) {
+	if len(o.propagation) > 0 || o.recursive != (attrs{}) {
 		b.again(destination, fsType, why)
-		b.attributes(nsenter.SlotTarget, attrs{}, recursive, o, why)
+		b.attributes(nsenter.SlotTarget, attrs{}, o, why)
 	}
 	return nil
 }
@@ -208,7 +209,7 @@ func (b *builder) bind(i int, destination string, m *specs.Mount, o *options) er
 	} else {
 		b.attachTree(source, destination, o.flags&unix.MS_REC != 0, why)
 	}
-	b.attributes(nsenter.SlotTree, o.attributes(), o.recursive, o, why)
+	b.attributes(nsenter.SlotTree, o.attributes(), o, why)
 	return nil
 }
 
@@ -217,7 +218,7 @@ func (b *builder) remount(destination string, m *specs.Mount, o *options) {
 	why := fmt.Sprintf("error remounting %q", destination)
 	b.again(destination, m.Type, why)
 	b.add(nsenter.Op{Code: nsenter.Mount, Text: text(m.Source, m.Type, strings.Join(o.data, ",")), Num: num(uint64(o.flags | unix.MS_BIND)), Why: why})
-	b.attributes(nsenter.SlotTarget, attrs{}, o.recursive, o, why)
+	b.attributes(nsenter.SlotTarget, attrs{}, o, why)
 }
 
 // attachTree mounts the host's source on the target that was just found.
@@ -232,14 +233,14 @@ func (b *builder) attachTree(source, destination string, recursive bool, why str
 
 // attributes sets on the mount in slot what was asked for: on it alone, on its
 // whole tree, then propagation.
-func (b *builder) attributes(slot uint64, own, recursive attrs, o *options, why string) {
+func (b *builder) attributes(slot uint64, own attrs, o *options, why string) {
 	add := func(a attrs, propagation uint64, flags nsenter.Flag) {
 		if a != (attrs{}) || propagation != 0 {
 			b.add(nsenter.Op{Code: nsenter.Attr, Num: num(a.set, a.clear, propagation, slot), Flags: flags, Why: why})
 		}
 	}
 	add(own, 0, 0)
-	add(recursive, 0, nsenter.Recursive)
+	add(o.recursive, 0, nsenter.Recursive)
 	for _, propagation := range o.propagation {
 		var flags nsenter.Flag
 		if propagation&unix.MS_REC != 0 {
@@ -274,7 +275,7 @@ func (b *builder) cgroupBound(destination string, o *options) {
 		return
 	}
 	b.attachTree(b.host.Cgroup.V2, destination, true, why)
-	b.attributes(nsenter.SlotTree, o.attributes(), o.recursive, o, why)
+	b.attributes(nsenter.SlotTree, o.attributes(), o, why)
 }
 
 // cgroupV1 shows the container its own cgroups below a tmpfs, one directory
@@ -309,7 +310,7 @@ func (b *builder) cgroupHierarchy(destination string, h cgroup.Hierarchy, o *opt
 	b.target(destination, "cgroup", nsenter.TargetDirectory, why)
 	if !b.newCgroupNamespace() {
 		b.attachTree(source, destination, true, why)
-		b.attributes(nsenter.SlotTree, o.attributes(), o.recursive, o, why)
+		b.attributes(nsenter.SlotTree, o.attributes(), o, why)
 		return
 	}
 	data := strings.Join(h.Controllers, ",")
