@@ -112,8 +112,8 @@ func (l *launch) inheritFifo(name string) error {
 }
 
 // cloneEarly starts the clone if config.json says enough at a glance. Where
-// there is a v2 hierarchy the cgroup must be there first, to be cloned into; a
-// pure v2 host needs the spec's limits for that.
+// there is a v2 hierarchy its cgroup must be there first, to be cloned into, and makeLate
+// makes v1's meanwhile; a pure v2 host needs the spec's limits for that.
 func (l *launch) cloneEarly() error {
 	e, ok := readEarly(l.config)
 	if !ok || l.layout.Mode == cgroup.V2 && !l.opts.Cgroup.Systemd {
@@ -128,7 +128,7 @@ func (l *launch) cloneEarly() error {
 	}
 	b := birth{init: true, files: l.files, namespaces: newNamespaces(e.namespaces), pidFD: -1}
 	if l.layout.Mode == cgroup.Hybrid && !l.opts.Cgroup.Systemd {
-		if err := l.makeCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
+		if err := l.beginCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
 			return err
 		}
 		b.cgroup = l.cgroup

@@ -96,6 +96,7 @@ type launch struct {
 	container *Container
 	layout    cgroup.Layout
 	cgroup    *cgroup.Cgroup
+	begun     bool // v1's part of it is yet to be made
 	below     bool // exec: the cgroup is one that the caller named
 	resctrl   resctrl.Group
 	devices   *netdevice.Moved
@@ -320,24 +321,45 @@ func (l *launch) compileFilter() error {
 
 func notCompiled(err error) error { return fmt.Errorf("compiling the seccomp filter: %w", err) }
 
+// beginCgroup makes what of the cgroup the process is born in.
+func (l *launch) beginCgroup(spec *specs.Spec) (err error) {
+	l.cgroup, err = cgroup.Begin(l.layout, spec, l.container.ID, l.opts.Cgroup)
+	if err != nil {
+		return notMade(err)
+	}
+	if l.cgroup == nil { // it was there
+		return l.makeCgroup(spec)
+	}
+	l.begun = true
+	failpoint.At("launch-cgroup-begun")
+	l.undo.Add("remove the cgroup", l.removeCgroup)
+	return nil
+}
+
 // makeCgroup makes the cgroup that spec names.
 func (l *launch) makeCgroup(spec *specs.Spec) (err error) {
 	l.cgroup, err = cgroup.Make(l.layout, spec, l.container.ID, l.opts.Cgroup)
 	if err != nil {
-		return fmt.Errorf("making the cgroup: %w", err)
+		return notMade(err)
 	}
 	failpoint.At("launch-cgroup-made")
 	l.undo.Add("remove the cgroup", l.removeCgroup)
 	return nil
 }
 
-// makeLate makes the cgroup unless it is there. systemd makes it with the
+// makeLate makes what is not there of the cgroup. systemd makes it with the
 // process in it, which then need not join.
 func (l *launch) makeLate() (err error) {
-	if l.cgroup != nil {
+	switch {
+	case l.begun:
+		if err := l.cgroup.Finish(l.layout, l.spec, l.container.ID, l.opts.Cgroup); err != nil {
+			return notMade(err)
+		}
+		failpoint.At("launch-cgroup-made")
 		return nil
-	}
-	if !l.opts.Cgroup.Systemd {
+	case l.cgroup != nil:
+		return nil
+	case !l.opts.Cgroup.Systemd:
 		return l.makeCgroup(l.spec)
 	}
 	if err := l.child.born(); err != nil { // systemd would only say that there is no such process
@@ -348,10 +370,12 @@ func (l *launch) makeLate() (err error) {
 		l.undo.Add("remove the cgroup", l.removeCgroup)
 	}
 	if err != nil {
-		return fmt.Errorf("making the cgroup: %w", err)
+		return notMade(err)
 	}
 	return nil
 }
+
+func notMade(err error) error { return fmt.Errorf("making the cgroup: %w", err) }
 
 func (l *launch) removeCgroup(ctx context.Context) error {
 	if err := l.killChild(); err != nil { // it may be in there already

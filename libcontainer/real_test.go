@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/engined/engined/libcontainer/cgroup"
 	"github.com/engined/engined/proto/errdefs"
 )
 
@@ -211,6 +212,39 @@ func TestTooLittleMemoryToStart(t *testing.T) {
 			}
 			s.wantNothingLeft()
 		})
+	}
+}
+
+// The process is there already when the rest of its cgroup turns out to be another's.
+func TestCgroupOfOthers(t *testing.T) {
+	s := newSandbox(t)
+	const freezer = "/sys/fs/cgroup/freezer" // which is asked who is there
+	if _, err := os.Stat(filepath.Join(freezer, "tasks")); err != nil {
+		t.Skip("needs v1's freezer: ", err)
+	}
+	theirs := filepath.Join(freezer, s.spec.Linux.CgroupsPath)
+	s.must(os.MkdirAll(theirs, 0o755))
+	other := exec.Command("sleep", "1000")
+	s.must(other.Start())
+	t.Cleanup(func() { // leaves what is above, as all of these tests do
+		_ = other.Process.Kill()
+		_ = other.Wait()
+		s.must(cgroup.At(cgroup.Location{V1: map[string]string{"freezer": theirs}}).Remove(context.Background()))
+		s.wantNothingLeft()
+	})
+	s.must(os.WriteFile(filepath.Join(theirs, "cgroup.procs"), []byte(strconv.Itoa(other.Process.Pid)), 0))
+	for _, verb := range []string{"run", "create"} {
+		s.spec.Process.Args = []string{"sleep", "100"}
+		r := s.runtime(runtimeCall{Verb: verb})
+		if r.err == nil || errdefs.KindOf(r.err) != errdefs.FailedPrecondition || !strings.Contains(r.err.Error(), "container's cgroup is not empty: 1 process(es) found") {
+			t.Errorf("%s: %+v, %s", verb, r, r.stderr)
+		}
+		if left, err := filepath.Glob("/sys/fs/cgroup/*" + s.spec.Linux.CgroupsPath); err != nil || !slices.Equal(left, []string{theirs}) {
+			t.Errorf("%s: left are %v, %v", verb, left, err)
+		}
+		if procs, err := os.ReadFile(filepath.Join(theirs, "cgroup.procs")); err != nil || strings.TrimSpace(string(procs)) != strconv.Itoa(other.Process.Pid) {
+			t.Errorf("%s: in theirs are %q, %v", verb, procs, err)
+		}
 	}
 }
 

@@ -38,6 +38,20 @@ type Layout struct {
 // Hierarchies returns all hierarchies, v2's ("") last.
 func (l Layout) Hierarchies() []Hierarchy { return l.hierarchies }
 
+// named returns v1's hierarchies, which have names, or what is beside them.
+func (l Layout) named(named bool) []Hierarchy {
+	v2 := slices.IndexFunc(l.hierarchies, func(h Hierarchy) bool { return h.Name == "" })
+	switch {
+	case v2 < 0 && named:
+		return l.hierarchies
+	case v2 < 0:
+		return nil
+	case named:
+		return l.hierarchies[:v2]
+	}
+	return l.hierarchies[v2:]
+}
+
 // Detect finds what is mounted where from /proc/self/cgroup and the usual mount
 // points, which costs the same however many mounts there are; mountinfo, which
 // grows with every container, is read only if something is elsewhere.

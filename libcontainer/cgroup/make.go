@@ -25,34 +25,63 @@ type Options struct {
 // Make creates the cgroup's directories; with the systemd driver, see MakeUnit.
 // A new v1 cpuset has neither CPUs nor memory nodes, and refuses processes, until
 // SetCPU. On error what it made is gone again.
-func Make(layout Layout, spec *specs.Spec, id string, opts Options) (c *Cgroup, err error) {
+func Make(layout Layout, spec *specs.Spec, id string, opts Options) (*Cgroup, error) {
+	c := &Cgroup{}
+	if _, err := c.makeIn(layout.hierarchies, layout.Mode, spec, id, opts); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Begin creates the v2 directory of a hybrid host alone, for a process that is born in
+// it while Finish creates the others. It returns nil if the directory is there already,
+// and then perhaps those of somebody's container: Make finds out before anything joins.
+func Begin(layout Layout, spec *specs.Spec, id string, opts Options) (*Cgroup, error) {
+	c := &Cgroup{}
+	fresh, err := c.makeIn(layout.named(false), layout.Mode, spec, id, opts)
+	if err != nil || !fresh {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Finish creates the directories that Begin has left. On error these are gone again,
+// and the cgroup is what Begin made.
+func (c *Cgroup) Finish(layout Layout, spec *specs.Spec, id string, opts Options) error {
+	rest := &Cgroup{}
+	if _, err := rest.makeIn(layout.named(true), layout.Mode, spec, id, opts); err != nil {
+		return err
+	}
+	c.location.V1 = rest.location.V1
+	return nil
+}
+
+// makeIn is Make in some hierarchies. It reports whether each directory is new.
+func (c *Cgroup) makeIn(hierarchies []Hierarchy, mode Mode, spec *specs.Spec, id string, opts Options) (fresh bool, err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
 	cgroupsPath := pathOf(spec)
-	c = &Cgroup{}
-	existed := false
-	for _, h := range layout.hierarchies {
-		dir := h.dir(cgroupsPath, id, layout.Mode == V2)
-		made, err := h.make(dir, layout.Mode == V2)
+	fresh = true
+	for _, h := range hierarchies {
+		dir := h.dir(cgroupsPath, id, mode == V2)
+		made, err := h.make(dir, mode == V2)
 		if lacksPermission(err) && cgroupsPath == "" && (opts.Rootless || InUserNamespace()) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		if made {
 			undo.Add("remove cgroup "+dir, func(ctx context.Context) error { return removeDir(ctx, dir) })
 		}
 		failpoint.At("cgroup-directory-made")
-		existed = existed || !made
+		fresh = fresh && made
 		c.location.add(h.Name, dir)
 	}
-	if existed {
-		if err := c.refuseProcesses(); err != nil {
-			return nil, err
-		}
+	if !fresh {
+		err = c.refuseProcesses()
 	}
-	return c, nil
+	return fresh, err
 }
 
 // Locate returns where Make puts the cgroup, and makes nothing.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -344,6 +346,70 @@ func TestMakeRefusesACgroupWithProcesses(t *testing.T) {
 	_, err = Make(layout, &specs.Spec{Linux: &specs.Linux{CgroupsPath: path}}, "one", Options{})
 	if errdefs.KindOf(err) != errdefs.FailedPrecondition {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestMadeInTwoSteps: between them a process of the cgroup's own is in its v2 directory.
+func TestMadeInTwoSteps(t *testing.T) {
+	there := private(t, nil)
+	layout, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if layout.Mode != Hybrid {
+		t.Skip("needs v1 hierarchies with a v2 one beside them")
+	}
+	parent := "/" + filepath.Base(filepath.Dir(there.Dir()))
+	named := func(name string) *specs.Spec {
+		return &specs.Spec{Linux: &specs.Linux{CgroupsPath: parent + "/" + name}}
+	}
+	if c, err := Begin(layout, named("one"), "one", Options{}); c != nil || err != nil {
+		t.Errorf("of a cgroup that is there: %v, %v", c, err)
+	}
+	c, err := Begin(layout, named("two"), "two", Options{})
+	if err != nil || c == nil || len(c.location.V1) > 0 {
+		t.Fatalf("the first step: %+v, %v", c, err)
+	}
+	inside := sleeper(t, c)
+	defer func() {
+		_ = inside.Process.Kill()
+		_ = inside.Wait()
+		if err := c.Remove(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+
+	// Somebody's process is in v1's freezer: theirs stays, ours go, the first step's is as
+	// it was.
+	whole := Locate(layout, named("two"), "two")
+	theirs := &Cgroup{location: Location{V1: map[string]string{"freezer": whole.V1["freezer"]}}}
+	if err := os.Mkdir(whole.V1["freezer"], 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other := sleeper(t, theirs)
+	err = c.Finish(layout, named("two"), "two", Options{})
+	if errdefs.KindOf(err) != errdefs.FailedPrecondition || len(c.location.V1) > 0 {
+		t.Errorf("with a process in it: %v, %+v", err, c.location)
+	}
+	for name, dir := range whole.V1 {
+		if _, err := os.Stat(dir); (err == nil) != (name == "freezer") {
+			t.Errorf("%s after the refusal: %v", dir, err)
+		}
+	}
+	if pids, err := theirs.Pids(true); err != nil || !slices.Contains(pids, other.Process.Pid) {
+		t.Errorf("the others there: %v, %v", pids, err)
+	}
+	_ = other.Process.Kill()
+	_ = other.Wait()
+	if err := theirs.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := c.Finish(layout, named("two"), "two", Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(c.location.V1, whole.V1) || c.location.V2 != whole.V2 {
+		t.Errorf("made %+v, want %+v", c.location, whole)
 	}
 }
 
