@@ -27,6 +27,7 @@ type stage struct {
 	former int // before an OP_CLONE, which ends it; 0: none that is not reaped
 	socket int // ours
 	memory int
+	self   int  // this program, see protectedSelf; -1: closed
 	init   bool // the container's first process
 	silent bool // it has ended without a word
 	unborn bool // it is to say when it has the namespaces that it makes itself
@@ -56,10 +57,8 @@ func spawn(b birth) (_ *stage, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("protecting the runtime's binary: %w", err)
 	}
+	undo.Add("close the runtime's binary", func(context.Context) error { return unix.Close(self) })
 	closeOthersAtExec()
-	// The stage closes it last: that takes a mount away, which waits for RCU, and the
-	// stage has nothing else to do while we read what the container is to be.
-	defer unix.Close(self)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -71,11 +70,11 @@ func spawn(b birth) (_ *stage, err error) {
 		return nil, err
 	}
 	undo.Add("close the plan", func(context.Context) error { return unix.Close(memory) })
-	s := &stage{socket: pair[0], memory: memory, init: b.init}
+	s := &stage{socket: pair[0], memory: memory, self: self, init: b.init}
 	if err := unix.SetsockoptTimeval(s.socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
 		return nil, err
 	}
-	if err := s.start(b, self, pair[1]); err != nil {
+	if err := s.start(b, pair[1]); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -112,13 +111,13 @@ func (b birth) divide() (cloned, made uintptr) {
 }
 
 // start clones and executes.
-func (s *stage) start(b birth, self, socket int) error {
+func (s *stage) start(b birth, socket int) error {
 	files := make([]uintptr, 0, len(b.files)+3)
 	for _, fd := range b.files {
 		files = append(files, uintptr(fd))
 	}
 	first := len(files)
-	files = append(files, uintptr(socket), uintptr(s.memory), uintptr(self))
+	files = append(files, uintptr(socket), uintptr(s.memory), uintptr(s.self))
 	cloned, made := b.divide()
 	s.unborn = made != 0
 	attr := &syscall.ProcAttr{Env: []string{nsenter.Marker(first, made)}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloned}}
@@ -349,6 +348,7 @@ func (s *stage) follow(d duties) (ending, error) {
 	if err := s.born(); err != nil {
 		return lost, err
 	}
+	s.closeSelf()
 	for {
 		m, ok, err := s.receive()
 		if err != nil {
@@ -535,8 +535,18 @@ func (s *stage) kill() error {
 	return errors.Join(s.reap(), s.reapFormer())
 }
 
+// closeSelf is done while the child applies its plan, and after the child has closed
+// it: the last to do so takes a mount away, which waits for RCU.
+func (s *stage) closeSelf() {
+	if s.self >= 0 {
+		unix.Close(s.self)
+		s.self = -1
+	}
+}
+
 // close drops the channels.
 func (s *stage) close() {
+	s.closeSelf()
 	unix.Close(s.socket)
 	unix.Close(s.memory)
 }

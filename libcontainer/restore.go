@@ -410,7 +410,7 @@ func (r *restore) sendMaster(fd int) error {
 
 // recordRestored writes what later verbs need. The process is our child.
 func (r *restore) recordRestored(pid int) error {
-	r.child = &stage{pid: pid, socket: -1, memory: -1}
+	r.child = &stage{pid: pid, socket: -1, memory: -1, self: -1}
 	child := r.child
 	r.undo.Add("kill the container's process", func(context.Context) error { return child.kill() })
 	if err := r.addTimeNamespace(pid); err != nil {

@@ -547,7 +547,7 @@ __attribute__((constructor)) static void nsexec(void) /* not every C library giv
 	umask(0); /* modes in the plan are exact */
 	fcntl(stage.socket, F_SETFD, FD_CLOEXEC);
 	fcntl(memory, F_SETFD, FD_CLOEXEC);
-	close(first + 2); /* the program: its mount goes, which takes the kernel a while */
+	close(first + 2); /* the program; the runtime has it longer, since who closes it last waits for the kernel */
 	make_namespaces(&stage, (int)namespaces);
 	await(&stage);
 	map_plan(&stage, memory);
