@@ -31,6 +31,7 @@ static void prepare(void)
 		bind_processor();
 	if (fault_cost() >= DEAR)
 		fill_in_program();
+	limit_files();
 }
 
 /* With glibc Go asks once how far the first thread's stack reaches, which that would read

@@ -9,6 +9,12 @@ long fault_cost(void);
 #define FELT 800  /* where a hypervisor nests page tables */
 #define DEAR 4000 /* where it shadows them */
 
+#define STDIO 3 /* descriptors */
+
+/* limit_files has no file opened until unlimit_files, but for stdio. */
+void limit_files(void);
+void unlimit_files(void);
+
 /* fill_in_program maps the program's pages that are read only, all at once. */
 void fill_in_program(void);
 

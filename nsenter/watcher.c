@@ -13,6 +13,8 @@
 #include <pthread.h>
 #include <sys/prctl.h>
 
+#include "begin.h"
+
 #define SLACK 1000000 /* nanoseconds */
 
 __attribute__((weak)) int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
@@ -23,6 +25,7 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 	static int started; /* by Go's first thread, while there is no other */
 	int failed, before;
 
+	unlimit_files();
 	if (started || (before = prctl(PR_GET_TIMERSLACK)) <= 0)
 		return __real_pthread_create(thread, attr, start, arg);
 	started = 1;

@@ -75,6 +75,10 @@ var cases = []testCase{
 	{name: "rlimits", change: func(s *specs.Spec) {
 		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 77, Hard: 99}, {Type: "RLIMIT_CORE", Soft: 0, Hard: 0}}
 	}},
+	{name: "no-rlimits", change: func(s *specs.Spec) {
+		s.Process.Rlimits = nil
+		shell("ulimit -Sn; ulimit -Hn; ulimit -c")(s)
+	}},
 	{name: "oom-score", change: func(s *specs.Spec) { s.Process.OOMScoreAdj = pointer(321) }},
 	{name: "hostname", change: func(s *specs.Spec) { s.Hostname = "other.example" }},
 	{name: "domainname", change: func(s *specs.Spec) {

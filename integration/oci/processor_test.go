@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,6 +95,33 @@ func timerSlacks(t *testing.T, pid int) (slacks []string) {
 		slacks = append(slacks, strings.TrimSpace(string(slack)))
 	}
 	return slacks
+}
+
+// TestLimitOfFilesIsTheCallers: what keeps Go from opening files at its start
+// (nsenter/limit.c) is over before ocirun opens any, and is nobody else's.
+func TestLimitOfFilesIsTheCallers(t *testing.T) {
+	ocirun, _, dir := runtimes(t)
+	id := filepath.Base(filepath.Dir(dir)) + "-limit"
+	spec := bundle.Plain(id)
+	spec.Process.Rlimits = nil
+	spec.Process.Args = []string{"/bin/sh", "-c", "echo $(ulimit -Sn) $(ulimit -Hn)"}
+	if err := bundle.Make(dir, spec); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = ocirun.Call(dir, "delete", "--force", id) })
+	const start = `exec "$0" "$@" `
+	for script, want := range map[string]string{
+		"ulimit -Sn 50; ulimit -Hn 60; " + start:         "50 60",
+		"ulimit -Sn 50; ulimit -Hn 60; " + start + "<&-": "50 60",
+		"ulimit -n 40; " + start + "2>&-":                "40 40",
+	} {
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", script, ocirun.Path, "--root", ocirun.Root, "run", "--bundle", dir, id)
+		cmd.Stdin = os.Stdin
+		out, err := cmd.Output()
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("%s: limits inside are %q, %v, want %q", script, got, err, want)
+		}
+	}
 }
 
 // TestNobodyStaysOnOneProcessor: where interrupts are dear ocirun stays on one
