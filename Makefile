@@ -22,7 +22,7 @@ LEAN_GC = $(shell GOEXPERIMENT=nogreenteagc go env GOEXPERIMENT 2>/dev/null)
 # in one huge page rather than two where it is in one at all (nsenter/pages.c).
 LEAN_HEAP = $(or $(shell GOEXPERIMENT=$(LEAN_GC),norandomizedheapbase64 go env GOEXPERIMENT 2>/dev/null),$(LEAN_GC))
 OCIRUN_TAGS := $(TAGS) seccomp
-# --wrap: nsenter/begin.c, pages.c, watcher.c; -u: or nothing takes that from libc.a
+# --wrap: nsenter/begin.c (and limit.c), pages.c, watcher.c; -u: or nothing takes that from libc.a
 OCIRUN_LINK := -linkmode external -extldflags "-static -no-pie -Wl,--wrap=main,--wrap=pthread_getattr_np,--wrap=mmap,--wrap=pthread_create,-u,pthread_create"
 # ocirun's C library is musl where there is one (Debian's musl-tools). glibc asks the
 # processor 60 times what it can before main, which a hypervisor answers, and ocirun

@@ -1,5 +1,6 @@
-// The Go runtime would read the host's cgroup files at each start to find its
-// number of threads, and watch them: that is nothing to a short-lived process.
+// The Go runtime would have the number of its threads by its cgroup's limit, and watch
+// that: it is nothing to a short-lived process. nsenter/limit.c keeps it from looking at
+// all.
 //
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0

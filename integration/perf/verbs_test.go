@@ -131,7 +131,7 @@ func TestCrowded(t *testing.T) {
 	runtimes, dir := allRuntimes(t)
 	live, rounds := few(500), 1
 	if *full {
-		rounds = 3
+		rounds = 5
 	}
 	var contenders []contender
 	for _, runtime := range runtimes {
