@@ -43,7 +43,7 @@ type Output struct {
 // Command prepares a call.
 func (r Runtime) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, r.Path, slices.Concat(r.Args, []string{"--root", r.Root}, args)...)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = Patience(time.Second)
 	cmd.Env = append(os.Environ(), r.Env...)
 	return cmd
 }
