@@ -11,6 +11,10 @@ import (
 // inputChunk is the most that is read from a client at once.
 const inputChunk = 64 << 10
 
+// discards bounds what is read for nothing, by far more than a socket holds: a client
+// by TCP could go on sending.
+const discards = 1000
+
 // input is our end of a process's stdin.
 type input struct {
 	p       *process
@@ -151,6 +155,18 @@ func (k *sink) receive() (n int) {
 		k.feed(buffer[:n])
 	}
 	return max(n, 0)
+}
+
+// discardInput reads what nobody takes any more, of a connection that is shut down:
+// closed with that in it, the client would have a reset after its output and not the
+// output's end.
+func (k *sink) discardInput() {
+	for range discards {
+		n, _, err := unix.Recvfrom(k.fd, k.s.memory.input, unix.MSG_DONTWAIT)
+		if n <= 0 && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // feed gives a client's bytes to the process, unless they detach it.

@@ -343,6 +343,7 @@ func (k *sink) drop() {
 	if !k.fifo {
 		// Whoever gave it to us may still have it open.
 		_ = unix.Shutdown(k.fd, unix.SHUT_RDWR)
+		k.discardInput()
 	}
 	unix.Close(k.fd)
 	k.spill.close()

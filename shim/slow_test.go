@@ -113,6 +113,37 @@ func awaitHangup(t *testing.T, conn *net.UnixConn) {
 	}))
 }
 
+// What a process has not read is no reason to be told of a broken connection.
+func TestInputThatNobodyReadIsNoError(t *testing.T) {
+	b := newBox(t, sh("head -c 3; echo end"), nil)
+	b.start(proto.Request{OpenStdin: true, AwaitAttach: 1})
+	conn := b.attach(proto.AttachRequest{Process: proto.Init, Stdin: true, Stdout: true})
+	sent := make(chan error)
+	go func() {
+		_, err := io.Copy(conn, io.LimitReader(endless('x'), 10<<20))
+		sent <- err
+	}()
+	if exit := b.exit(proto.Init); exit.Status != 0 {
+		t.Errorf("exit %+v", exit)
+	}
+	if err := <-sent; err != nil && !errors.Is(err, unix.EPIPE) { // nil: the shim took it, for nobody
+		t.Errorf("sending ended with %v", err)
+	}
+	if got, err := io.ReadAll(&unframe{from: conn}); string(got) != "xxxend\n" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// endless is a byte again and again.
+type endless byte
+
+func (e endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(e)
+	}
+	return len(p), nil
+}
+
 func TestManyAttachesLeaveNothing(t *testing.T) {
 	b := newBox(t, []string{"/bin/cat"}, nil)
 	b.start(proto.Request{OpenStdin: true})
