@@ -85,25 +85,31 @@ func (s *Service) ExecStart(ctx context.Context, id string, options ExecStartOpt
 	if err := allow(executing, r); err != nil {
 		return err
 	}
-	process, err := execProcess(r, e)
-	if err != nil {
-		return err
-	}
 	if err := e.begin(); err != nil {
 		return err
 	}
+	process, invalid := execProcess(r, e)
+	if invalid != nil {
+		e.end(exitNotStarted)
+	}
 	if options.Detach {
+		if invalid != nil {
+			return invalid
+		}
 		_, err := s.run(ctx, e, process, options, false)
 		return err
 	}
-	conn, ahead, err := upgrade(process.Terminal)
-	if err != nil {
+	conn, ahead, err := upgrade(e.request.Tty)
+	switch {
+	case err != nil:
 		e.end(exitNotStarted)
 		return err
+	case invalid != nil: // docker shows what is on the stream, of an answer only the status
+		return report(conn, e.request.Tty, invalid.Error())
 	}
 	socket, err := s.run(ctx, e, process, options, true)
 	if err != nil {
-		return report(conn, process.Terminal, err)
+		return report(conn, e.request.Tty, fmt.Sprintf("OCI runtime exec failed: %v: unknown", err))
 	}
 	return s.Tasks.Attach(context.WithoutCancel(ctx), socket, shim.AttachRequest{
 		Process: e.id,
@@ -147,8 +153,8 @@ func (s *Service) run(ctx context.Context, e *command, process *specs.Process, o
 }
 
 // report tells a client on its stream, as dockerd does, why there is none.
-func report(conn net.Conn, terminal bool, cause error) error {
-	text := fmt.Appendf(nil, "OCI runtime exec failed: %v: unknown\r\n", cause)
+func report(conn net.Conn, terminal bool, cause string) error {
+	text := []byte(cause + "\r\n")
 	if !terminal {
 		text = logs.AppendFrame(nil, 1, text)
 	}
