@@ -40,17 +40,11 @@ type measured struct {
 
 // takeTurns takes n samples of each contender, one after another, after one
 // that does not count. The first contender is the one that ratios are of.
-func takeTurns(n int, idle time.Duration, contenders []contender) ([]measured, error) {
+func takeTurns(n int, idle time.Duration, contenders []contender, others bystanders) ([]measured, error) {
 	results := make([]measured, len(contenders))
 	for turn := -1; turn < n; turn++ {
 		for i, c := range contenders {
-			time.Sleep(idle) // what is measured: a start after idleness
-			began := time.Now()
-			err := c.once()
-			took := time.Since(began)
-			if err == nil && c.tidy != nil {
-				err = c.tidy()
-			}
+			took, err := c.sample(idle, others)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
@@ -92,7 +86,7 @@ func show(t *testing.T, title string, samples int, idle time.Duration, contender
 	if !*full {
 		samples = 2
 	}
-	results, err := takeTurns(samples, idle, contenders)
+	results, err := takeTurns(samples, idle, contenders, others)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +102,7 @@ func TestTakeTurns(t *testing.T) {
 		{name: "a", once: func() error { order = append(order, "a"); return nil }},
 		{name: "b", once: func() error { order = append(order, "b"); return nil }},
 	}
-	results, err := takeTurns(2, 0, contenders)
+	results, err := takeTurns(2, 0, contenders, nil)
 	if err != nil || strings.Join(order, "") != "ababab" {
 		t.Fatalf("%v %v", order, err)
 	}

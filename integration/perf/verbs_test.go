@@ -152,12 +152,16 @@ func TestCrowded(t *testing.T) {
 			results[i] = more(t, results[i], idle, contenders)
 		}
 	}
-	for range rounds {
+	settle := func() { // the kernel does later what hundreds that came or went have left to do
 		if *full {
-			time.Sleep(5 * time.Second) // the kernel takes away later what is gone
+			time.Sleep(5 * time.Second)
 		}
+	}
+	for range rounds {
+		settle()
 		all(alone)
 		undo := crowd(t, runtimes[0], shared, live)
+		settle()
 		all(beside)
 		undo()
 	}
@@ -181,7 +185,7 @@ func more(t *testing.T, results []measured, idle time.Duration, contenders []con
 		results = make([]measured, len(contenders))
 	}
 	for i := range contenders {
-		added, err := takeTurns(few(30), idle, contenders[i:i+1])
+		added, err := takeTurns(few(30), idle, contenders[i:i+1], others)
 		if err != nil {
 			t.Fatal(err)
 		}
