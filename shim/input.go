@@ -159,10 +159,12 @@ func (k *sink) receive() (n int) {
 
 // discardInput reads what nobody takes any more, of a connection that is shut down:
 // closed with that in it, the client would have a reset after its output and not the
-// output's end.
+// output's end. It has a buffer of its own: the shared one may hold output on its way to
+// other clients.
 func (k *sink) discardInput() {
+	var nothing [4 << 10]byte
 	for range discards {
-		n, _, err := unix.Recvfrom(k.fd, k.s.memory.input, unix.MSG_DONTWAIT)
+		n, _, err := unix.Recvfrom(k.fd, nothing[:], unix.MSG_DONTWAIT)
 		if n <= 0 && !errors.Is(err, unix.EINTR) {
 			return
 		}

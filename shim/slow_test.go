@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -131,6 +132,29 @@ func TestInputThatNobodyReadIsNoError(t *testing.T) {
 	}
 	if got, err := io.ReadAll(&unframe{from: conn}); string(got) != "xxxend\n" || err != nil {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// Output goes to one client after the other: what one that has gone had sent is not
+// among it.
+func TestInputOfAGoneClientIsNobodysOutput(t *testing.T) {
+	b := newBox(t, sh("trap 'echo output; exit' USR1; echo ready; while :; do sleep 0.01; done"), nil)
+	b.start(proto.Request{OpenStdin: true, AwaitAttach: 2})
+	gone := b.attach(proto.AttachRequest{Process: proto.Init, Stdin: true, Stdout: true})
+	other := &unframe{from: b.attach(proto.AttachRequest{Process: proto.Init, Stdout: true})}
+	ready := make([]byte, len("ready\n"))
+	if _, err := io.ReadFull(other, ready); err != nil {
+		t.Fatal(err)
+	}
+	// More than the process's pipe, the shim and the socket hold.
+	must(t, gone.SetWriteDeadline(time.Now().Add(time.Second)))
+	if n, err := io.Copy(gone, endless('x')); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("sending ended after %d bytes with %v", n, err)
+	}
+	must(t, gone.CloseRead())
+	must(t, b.client.Signal(b.ctx, proto.Init, int(unix.SIGUSR1)))
+	if got, err := io.ReadAll(other); string(got) != "output\n" || err != nil {
+		t.Errorf("the other client got %q, %v", got, err)
 	}
 }
 
