@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	flag.Parse()
+	if *full {
+		others = lookAround()
+	}
 	os.Exit(bundle.Main(m))
 }
 
