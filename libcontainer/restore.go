@@ -337,7 +337,7 @@ func (r *restore) enterCgroup(ctx context.Context, pid int) (err error) {
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("making the cgroup: %w", err)
+		return notMade(err)
 	}
 	// As at create: checked first, and a cpuset takes in nobody before it is filled.
 	if err := r.cgroup.SetButCPU(r.spec.Linux.Resources); err != nil {

@@ -38,18 +38,10 @@ type Layout struct {
 // Hierarchies returns all hierarchies, v2's ("") last.
 func (l Layout) Hierarchies() []Hierarchy { return l.hierarchies }
 
-// named returns v1's hierarchies, which have names, or what is beside them.
-func (l Layout) named(named bool) []Hierarchy {
-	v2 := slices.IndexFunc(l.hierarchies, func(h Hierarchy) bool { return h.Name == "" })
-	switch {
-	case v2 < 0 && named:
-		return l.hierarchies
-	case v2 < 0:
-		return nil
-	case named:
-		return l.hierarchies[:v2]
-	}
-	return l.hierarchies[v2:]
+// split parts a hybrid host's hierarchies.
+func (l Layout) split() (v1, v2 []Hierarchy) {
+	last := len(l.hierarchies) - 1
+	return l.hierarchies[:last], l.hierarchies[last:]
 }
 
 // Detect finds what is mounted where from /proc/self/cgroup and the usual mount

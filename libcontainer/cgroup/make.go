@@ -38,7 +38,8 @@ func Make(layout Layout, spec *specs.Spec, id string, opts Options) (*Cgroup, er
 // and then perhaps those of somebody's container: Make finds out before anything joins.
 func Begin(layout Layout, spec *specs.Spec, id string, opts Options) (*Cgroup, error) {
 	c := &Cgroup{}
-	fresh, err := c.makeIn(layout.named(false), layout.Mode, spec, id, opts)
+	_, v2 := layout.split()
+	fresh, err := c.makeIn(v2, layout.Mode, spec, id, opts)
 	if err != nil || !fresh {
 		return nil, err
 	}
@@ -49,7 +50,8 @@ func Begin(layout Layout, spec *specs.Spec, id string, opts Options) (*Cgroup, e
 // and the cgroup is what Begin made.
 func (c *Cgroup) Finish(layout Layout, spec *specs.Spec, id string, opts Options) error {
 	rest := &Cgroup{}
-	if _, err := rest.makeIn(layout.named(true), layout.Mode, spec, id, opts); err != nil {
+	v1, _ := layout.split()
+	if _, err := rest.makeIn(v1, layout.Mode, spec, id, opts); err != nil {
 		return err
 	}
 	c.location.V1 = rest.location.V1
