@@ -123,15 +123,16 @@ func together(n int, one func(i int) error) error {
 	return errors.Join(failed...)
 }
 
-// TestCrowded measures run of /bin/true beside 500 containers that live, and
-// beside none, in turns: first none, then all, then none again. Each runtime is by
-// itself, since what the kernel does later about a container that is gone takes longer
-// beside many, too. What all take longer for is the kernel's.
+// TestCrowded measures run of /bin/true beside 500 containers that live, and beside
+// none before and after them, in ten rounds: how fast a machine is changes within the
+// minute, by more than what is looked for. Each runtime is by itself, since what the
+// kernel does later about a container that is gone takes longer beside many, too. What
+// all take longer for is the kernel's.
 func TestCrowded(t *testing.T) {
 	runtimes, dir := allRuntimes(t)
-	live, rounds := few(500), 1
+	live, rounds, samples := few(500), 1, 2
 	if *full {
-		rounds = 5
+		rounds, samples = 10, 15
 	}
 	var contenders []contender
 	for _, runtime := range runtimes {
@@ -146,54 +147,87 @@ func TestCrowded(t *testing.T) {
 		t.Fatal(err)
 	}
 	pauses := []time.Duration{150 * time.Millisecond, 0} // the quiet one first
-	beside, alone := make([][]measured, len(pauses)), make([][]measured, len(pauses))
-	all := func(results [][]measured) {
+	alone, beside := make([]blocks, len(pauses)), make([]blocks, len(pauses))
+	all := func(results []blocks) {
+		if *full { // the kernel does later what hundreds that came or went have left to do
+			time.Sleep(3 * time.Second)
+		}
 		for i, idle := range pauses {
-			results[i] = more(t, results[i], idle, contenders)
+			results[i] = append(results[i], apart(t, samples, idle, contenders))
 		}
 	}
-	settle := func() { // the kernel does later what hundreds that came or went have left to do
-		if *full {
-			time.Sleep(5 * time.Second)
-		}
-	}
+	all(alone)
 	for range rounds {
-		settle()
-		all(alone)
 		undo := crowd(t, runtimes[0], shared, live)
-		settle()
 		all(beside)
 		undo()
+		all(alone)
 	}
 	if !*full {
 		return
 	}
 	for i, idle := range pauses {
-		fmt.Print(table(fmt.Sprintf("run of /bin/true, dockerd's spec, %v idle between, beside none", idle), alone[i]),
-			table(fmt.Sprintf("the same beside %d live containers", live), beside[i]))
+		fmt.Print(table(fmt.Sprintf("run of /bin/true, dockerd's spec, %v idle between, beside none", idle), alone[i].together()),
+			table(fmt.Sprintf("the same beside %d live containers", live), beside[i].together()))
 		for j := range contenders {
-			fmt.Printf("  %-12s takes %.2f of what it takes beside none\n", contenders[j].name,
-				float64(quantile(beside[i][j].times, 0.5))/float64(quantile(alone[i][j].times, 0.5)))
+			ratios := beside[i].over(alone[i], j)
+			fmt.Printf("  %-12s takes %.2f of what it takes beside none (in the rounds %.2f)\n",
+				contenders[j].name, ratios[len(ratios)/2], ratios)
 		}
 	}
 }
 
-// more adds samples to those that there are.
-func more(t *testing.T, results []measured, idle time.Duration, contenders []contender) []measured {
+// apart takes samples of each contender, one contender after the other.
+func apart(t *testing.T, samples int, idle time.Duration, contenders []contender) []measured {
 	t.Helper()
-	if results == nil {
-		results = make([]measured, len(contenders))
-	}
+	var results []measured
 	for i := range contenders {
-		added, err := takeTurns(few(30), idle, contenders[i:i+1], others)
+		added, err := takeTurns(samples, idle, contenders[i:i+1], others)
 		if err != nil {
 			t.Fatal(err)
 		}
-		results[i].name = contenders[i].name
-		results[i].times = append(results[i].times, added[0].times...)
-		slices.Sort(results[i].times)
+		results = append(results, added...)
 	}
 	return results
+}
+
+// blocks are what the same contenders showed one time after the other.
+type blocks [][]measured
+
+// together is as if it had been one time.
+func (b blocks) together() []measured {
+	all := make([]measured, len(b[0]))
+	for _, block := range b {
+		for j, m := range block {
+			all[j].name = m.name
+			all[j].times = append(all[j].times, m.times...)
+			slices.Sort(all[j].times)
+		}
+	}
+	return all
+}
+
+// over returns the ratios, sorted, of a contender's medians to those of the blocks before
+// and after each, of which there is one more.
+func (b blocks) over(around blocks, contender int) []float64 {
+	median := func(block []measured) float64 { return float64(quantile(block[contender].times, 0.5)) }
+	var ratios []float64
+	for i := range b {
+		ratios = append(ratios, 2*median(b[i])/(median(around[i])+median(around[i+1])))
+	}
+	slices.Sort(ratios)
+	return ratios
+}
+
+func TestBlocksAreComparedWithTheirNeighbours(t *testing.T) {
+	block := func(times ...time.Duration) []measured { return []measured{{name: "a", times: times}} }
+	alone, beside := blocks{block(10, 10), block(20, 20), block(30, 30)}, blocks{block(30, 30), block(25, 25)}
+	if got := beside.over(alone, 0); !slices.Equal(got, []float64{1, 2}) {
+		t.Errorf("got %v", got)
+	}
+	if got := beside.together(); !slices.Equal(got[0].times, []time.Duration{25, 25, 30, 30}) {
+		t.Errorf("got %v", got)
+	}
 }
 
 // crowd starts n containers of one bundle; the returned function ends them.
