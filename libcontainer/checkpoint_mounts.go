@@ -26,8 +26,8 @@ import (
 //	masked file      place → /dev/null     /dev/null → /dev/null
 //	device           place → place         place → the host's
 //
-// Masked directories are empty tmpfs, and read-only paths are parts of the same
-// /proc: criu makes those itself.
+// Masks of directories and read-only paths are parts of the same /proc, or a tmpfs: criu
+// makes those itself.
 
 // dumpMounts names the mounts from outside.
 func (c *Container) dumpMounts(o *criu.Options, spec *specs.Spec) error {

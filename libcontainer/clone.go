@@ -127,6 +127,9 @@ func (l *launch) cloneEarly() error {
 		return err
 	}
 	b := birth{init: true, files: l.files, namespaces: newNamespaces(e.namespaces), pidFD: -1}
+	if !l.opts.NoNewKeyring {
+		b.keyring = keyringOf(l.container.ID)
+	}
 	if l.layout.Mode == cgroup.Hybrid && !l.opts.Cgroup.Systemd {
 		if err := l.beginCgroup(&specs.Spec{Linux: &specs.Linux{CgroupsPath: e.cgroupsPath}}); err != nil {
 			return err

@@ -3,6 +3,7 @@ package libcontainer
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -224,5 +225,36 @@ func TestSysfsIsAsTheSpecSays(t *testing.T) {
 		}
 		s.want(`grep " /elsewhere " /proc/self/mountinfo | while read a b c d e f g h; do echo $f $h; done; ls /elsewhere/class/net`,
 			mode+",nosuid,nodev,noexec,relatime sysfs sysfs "+mode+"\nlo")
+	}
+}
+
+// What hides a directory is empty and stays so: a directory of the container's procfs, if
+// that is all of one, else a tmpfs.
+func TestMaskedDirectoriesAreEmpty(t *testing.T) {
+	for name, test := range map[string]struct {
+		proc []string // options; nil: no procfs
+		want string
+	}{
+		"whole procfs": {[]string{"nosuid", "noexec", "nodev"}, "ro,nosuid,nodev,noexec,relatime - proc proc rw"},
+		"of processes": {[]string{"nosuid", "noexec", "nodev", "subset=pid"}, "ro,relatime - tmpfs tmpfs ro"},
+		"no procfs":    {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			for _, dir := range []string{"masked", "masked too"} {
+				s.must(os.MkdirAll(s.path(dir+"/content"), 0o755))
+			}
+			s.spec.Mounts = slices.DeleteFunc(s.spec.Mounts, func(m specs.Mount) bool { return m.Type == "proc" })
+			if test.proc != nil {
+				s.spec.Mounts = slices.Insert(s.spec.Mounts, 0, specs.Mount{Destination: "/proc", Type: "proc", Source: "proc", Options: test.proc})
+			}
+			s.spec.Linux.ReadonlyPaths, s.spec.Linux.MaskedPaths = nil, []string{"/masked", "/masked too", "/not there"}
+			s.want(`for d in /masked "/masked too"; do ls -A "$d" | wc -l; touch "$d/x" 2>/dev/null || mkdir "$d/x" 2>/dev/null || echo refused; done`,
+				"0\nrefused\n0\nrefused")
+			if test.proc == nil {
+				return
+			}
+			s.want(`grep '/masked' /proc/self/mountinfo | while read a b c d e f; do echo $f; done`, test.want+"\n"+test.want)
+		})
 	}
 }

@@ -164,3 +164,41 @@ func TestUserNamespaceMapsIDs(t *testing.T) {
 		t.Errorf("got %q", fields)
 	}
 }
+
+// Whether the stage joins it before it knows its plan or by that.
+func TestSessionKeyringIsItsOwn(t *testing.T) {
+	const keyrings = "cat /proc/keys" // those of the user, and so of other containers, too
+	for name, change := range map[string]func(*sandbox){
+		"early":   func(*sandbox) {},
+		"by plan": (*sandbox).mapped,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			change(s)
+			own := "_ses." + s.create.ID + ": "
+			if got := s.sh(keyrings); !strings.Contains(got, own) {
+				t.Errorf("no %q among\n%s", own, got)
+			}
+			s.create.ID += "-without"
+			s.create.NoNewKeyring = true
+			if got := s.sh(keyrings); strings.Contains(got, s.create.ID) {
+				t.Errorf("without a new keyring:\n%s", got)
+			}
+			s.create.NoNewKeyring, s.without = false, []string{"keyctl"}
+			s.want("echo ran", "ran")
+		})
+	}
+}
+
+func TestLoopbackIsUp(t *testing.T) {
+	for name, change := range map[string]func(*sandbox){
+		"early":   func(*sandbox) {},
+		"by plan": (*sandbox).mapped,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t)
+			change(s)
+			s.want("cat /sys/class/net/lo/flags", "0x9") // IFF_UP, IFF_LOOPBACK
+		})
+	}
+}

@@ -41,6 +41,7 @@ type birth struct {
 	init       bool                               // of the container's first process
 	files      []int                              // descriptors from 0 on; those of the stage are appended
 	namespaces uintptr                            // CLONE_NEW* of those that are new
+	keyring    string                             // joined with those that the stage makes, "": not
 	pidFD      int                                // joined before the clone if not -1: a pidfd or a namespace's file
 	cgroup     *cgroup.Cgroup                     // cloned into its v2 directory, if it has one; may be nil
 	uids, gids []syscall.SysProcIDMap             // of a new user namespace
@@ -120,7 +121,7 @@ func (s *stage) start(b birth, socket int) error {
 	files = append(files, uintptr(socket), uintptr(s.memory), uintptr(s.self))
 	cloned, made := b.divide()
 	s.unborn = made != 0
-	attr := &syscall.ProcAttr{Env: []string{nsenter.Marker(first, made)}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloned}}
+	attr := &syscall.ProcAttr{Env: []string{nsenter.Marker(first, made, b.keyring)}, Files: files, Sys: &syscall.SysProcAttr{Cloneflags: cloned}}
 	closeCgroup, err := b.cloneInto(attr.Sys)
 	if err != nil {
 		return err

@@ -296,10 +296,13 @@ func sysctlPath(key string) string {
 	return "sys/" + strings.NewReplacer(".", "/", "/", ".").Replace(key)
 }
 
+// keyringOf names a container's session keyring as runc does.
+func keyringOf(id string) string { return "_ses." + id }
+
 // sessionPart gives the process a session and a keyring.
 func sessionPart(plan *nsenter.Plan, f *facts) {
 	if f.keyring {
-		plan.Add(nsenter.Op{Code: nsenter.Keyring, Text: text("_ses." + f.id), Why: "joining a session keyring"})
+		plan.Add(nsenter.Op{Code: nsenter.Keyring, Text: text(keyringOf(f.id)), Why: "joining a session keyring"})
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Setsid, Why: "starting a session"})
 }

@@ -326,12 +326,40 @@ int op_symlink(struct stage *s, const struct plan_op *op)
 	return result;
 }
 
-/* One empty tmpfs hides every masked directory: the first gets the mount
- * itself, the others clones, which cost a tenth of a new super block. */
+static bool is_empty(int directory)
+{
+	char entries[96]; /* room for more than "." and "..", of 24 bytes each */
+	return syscall(SYS_getdents64, directory, entries, sizeof(entries)) == 48;
+}
+
+/* A directory in which the kernel keeps nothing any more, of the container's procfs
+ * (fs/proc/proc_tty.c). A tmpfs would be a super block more for each container, and the
+ * kernel looks at all of them whenever a memory cgroup ends. */
+static int empty_of_procfs(struct stage *s)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+	int proc = open_procfs(s);
+	int directory = proc < 0 ? -1 : open_of_procfs(proc, "tty/ldisc", O_RDONLY | O_DIRECTORY);
+	int tree = directory < 0 || !is_empty(directory) ? -1 :
+		kernel_open_tree(directory, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	close_fd(directory);
+	close_fd(proc);
+	if (tree >= 0 && kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &attr) == 0)
+		return tree;
+	close_fd(tree);
+	return -1;
+}
+
+/* One empty directory hides all that are masked: the first gets the mount itself, the
+ * others clones. Where there is no whole procfs it is that of a tmpfs. */
 static int mask_directory(struct stage *s, int target)
 {
 	if (s->slots[SLOT_EMPTY] >= 0)
 		return bind_onto(s, s->slots[SLOT_EMPTY], target);
+	int empty = empty_of_procfs(s);
+	if (empty >= 0 && attach(empty, target) == 0)
+		return keep(s, SLOT_EMPTY, empty);
+	close_fd(empty);
 	int context = kernel_fsopen("tmpfs", FSOPEN_CLOEXEC);
 	int tree = -1;
 	if (context >= 0 && kernel_fsconfig(context, FSCONFIG_SET_STRING, "source", "tmpfs", 0) == 0 &&

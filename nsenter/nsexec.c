@@ -38,8 +38,6 @@
 
 #include "stage.h"
 
-#define PROC_ROOT_INODE 1 /* the kernel's own name is PROC_ROOT_INO */
-
 const char *op_text(const struct stage *s, const struct plan_op *op, int i)
 {
 	return op->text[i] ? (const char *)s->plan + op->text[i] : "";
@@ -196,21 +194,13 @@ static int op_write(struct stage *s, const struct plan_op *op)
 	return write_to(fd, op_text(s, op, 1));
 }
 
-/* Opens a file of the procfs that is mounted at /proc in the root for writing: of
- * its own tree, and nothing that is mounted in there. The kernel keeps each name below
- * sys/net once for each network namespace, all in one list, so that beside 500
- * containers the walk by the host's procfs takes ten times as long. */
+/* By the root's procfs, because the kernel keeps each name below sys/net once for each
+ * network namespace, all in one list, so that beside 500 containers the walk by the
+ * host's takes ten times as long. */
 static int open_own_proc(struct stage *s, const char *path)
 {
-	struct stat st;
-	struct open_how how = {
-		.flags = O_WRONLY | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
-	};
-	int fd = -1;
-	int proc = resolve(s, "/proc", true);
-	if (proc >= 0 && fstat(proc, &st) == 0 && st.st_ino == PROC_ROOT_INODE && on_file_system(proc, PROC_SUPER_MAGIC))
-		fd = (int)syscall(SYS_openat2, proc, path, &how, sizeof(how));
+	int proc = open_procfs(s);
+	int fd = proc < 0 ? -1 : open_of_procfs(proc, path, O_WRONLY);
 	close_fd(proc);
 	return fd;
 }
@@ -343,15 +333,19 @@ static int op_drop(struct stage *s, const struct plan_op *op)
 	return 0;
 }
 
-static int op_loopback(struct stage *s, const struct plan_op *op)
+static int bring_loopback_up(void)
 {
 	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
-	(void)s;
-	(void)op;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	int result = fd < 0 ? -1 : ioctl(fd, SIOCSIFFLAGS, &request);
 	close_fd(fd);
 	return result;
+}
+
+static int op_loopback(struct stage *s, const struct plan_op *op)
+{
+	(void)op;
+	return s->has_loopback ? 0 : bring_loopback_up();
 }
 
 static int op_hostname(struct stage *s, const struct plan_op *op)
@@ -511,8 +505,9 @@ static void clean_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* What can be made before the plan is known. */
-static void make_namespaces(struct stage *s, int namespaces)
+/* What can be made before the plan is known, and what else takes long: the runtime
+ * needs the time. What fails of that is tried again by the plan, and told. */
+static void make_namespaces(struct stage *s, int namespaces, const char *keyring)
 {
 	if (namespaces == 0)
 		return;
@@ -522,6 +517,8 @@ static void make_namespaces(struct stage *s, int namespaces)
 	tell(s, MESSAGE_BORN, 0);
 	if ((namespaces & CLONE_NEWNET) && (namespaces & CLONE_NEWNS))
 		prepare_sysfs(s);
+	s->has_loopback = (namespaces & CLONE_NEWNET) && bring_loopback_up() == 0;
+	s->has_keyring = keyring != NULL && join_keyring(keyring) == 0;
 }
 
 static struct stage stage;
@@ -530,12 +527,12 @@ __attribute__((constructor)) static void nsexec(void) /* not every C library giv
 {
 	const char *marker = environ == NULL ? NULL : environ[0];
 	unsigned namespaces = 0;
-	int first, memory;
+	int first, memory, end = 0;
 	if (marker == NULL || strncmp(marker, PLAN_MARKER, sizeof(PLAN_MARKER) - 1) != 0)
 		return;
 	for (int i = 0; i < SLOT_COUNT; i++)
 		stage.slots[i] = -1;
-	if (sscanf(marker + sizeof(PLAN_MARKER) - 1, "%d,%x", &first, &namespaces) < 1)
+	if (sscanf(marker + sizeof(PLAN_MARKER) - 1, "%d,%x,%n", &first, &namespaces, &end) < 1)
 		_exit(1);
 	stage.socket = first;
 	memory = first + 1;
@@ -548,7 +545,7 @@ __attribute__((constructor)) static void nsexec(void) /* not every C library giv
 	fcntl(stage.socket, F_SETFD, FD_CLOEXEC);
 	fcntl(memory, F_SETFD, FD_CLOEXEC);
 	close(first + 2); /* the program; the runtime has it longer, since who closes it last waits for the kernel */
-	make_namespaces(&stage, (int)namespaces);
+	make_namespaces(&stage, (int)namespaces, end > 0 ? marker + sizeof(PLAN_MARKER) - 1 + end : NULL);
 	await(&stage);
 	map_plan(&stage, memory);
 	apply(&stage);

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 
 #define MAX_LINKS 40 /* as the kernel's MAXSYMLINKS */
 #define MAX_RETRIES 64
+#define PROC_ROOT_INODE 1 /* the kernel's own name is PROC_ROOT_INO */
 
 void close_fd(int fd)
 {
@@ -235,14 +237,37 @@ int resolve(struct stage *s, const char *path, bool no_symlinks)
 	return fd;
 }
 
+/* Makes a directory of which all but the last component is there, as it nearly always
+ * is. What is in its place, as a link that dangles, is for a walk to find out. */
+static int make_last(struct stage *s, const char *path, bool no_symlinks, unsigned mode)
+{
+	char parent[PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	int fd = -1;
+
+	if (slash == NULL || slash == path || (size_t)(slash - path) >= sizeof(parent))
+		return -1;
+	memcpy(parent, path, (size_t)(slash - path));
+	parent[slash - path] = '\0';
+	int dir = kernel_resolve(s->slots[SLOT_ROOT], parent, no_symlinks);
+	if (dir >= 0 && mkdirat(dir, slash + 1, mode) == 0) {
+		s->target_made = true;
+		fd = openat(dir, slash + 1, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+	}
+	close_fd(dir);
+	return fd;
+}
+
 /* As resolve, and makes what is not there. */
 int resolve_or_make(struct stage *s, const char *path, bool no_symlinks, int target, unsigned mode)
 {
 	s->target_made = false;
 	int fd = resolve(s, path, no_symlinks);
-	if (fd < 0 && errno == ENOENT)
-		fd = walk(s, path, no_symlinks, target, mode);
-	return fd;
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
+	if (target == TARGET_DIRECTORY)
+		fd = make_last(s, path, no_symlinks, mode);
+	return fd >= 0 ? fd : walk(s, path, no_symlinks, target, mode);
 }
 
 /* Returns the directory that is to hold path's last component, and that name. */
@@ -260,4 +285,25 @@ int resolve_parent(struct stage *s, const char *path, const char **name)
 	memcpy(directory, path, length);
 	directory[length] = '\0';
 	return resolve_or_make(s, directory, false, TARGET_DIRECTORY, 0755);
+}
+
+/* Opens the procfs that is mounted at /proc in the root, if that is all of one. */
+int open_procfs(struct stage *s)
+{
+	struct stat st;
+	int proc = resolve(s, "/proc", true);
+	if (proc >= 0 && fstat(proc, &st) == 0 && st.st_ino == PROC_ROOT_INODE && on_file_system(proc, PROC_SUPER_MAGIC))
+		return proc;
+	close_fd(proc);
+	return -1;
+}
+
+/* Opens what is in a procfs: of its own tree, and nothing that is mounted in there. */
+int open_of_procfs(int proc, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (uint64_t)flags | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+	};
+	return (int)syscall(SYS_openat2, proc, path, &how, sizeof(how));
 }

@@ -24,11 +24,16 @@ const marker = C.PLAN_MARKER
 
 // Marker is that environment: first is the number of the first of three descriptors,
 // which are the socket, the memory file and the program, namespaces (CLONE_NEW*) those
-// that the stage makes before it waits for the plan.
-func Marker(first int, namespaces uintptr) string {
+// that the stage makes before it waits for the plan, and keyring the session keyring that it
+// then joins, "" for none.
+func Marker(first int, namespaces uintptr, keyring string) string {
 	text := marker + strconv.Itoa(first)
-	if namespaces != 0 {
-		text += "," + strconv.FormatUint(uint64(namespaces), 16)
+	if namespaces == 0 {
+		return text
+	}
+	text += "," + strconv.FormatUint(uint64(namespaces), 16)
+	if keyring != "" {
+		text += "," + keyring
 	}
 	return text
 }

@@ -48,7 +48,7 @@ enum plan_slot {
 	SLOT_ROOT,   /* the container's root mount */
 	SLOT_TARGET, /* the mount point found by OP_TARGET */
 	SLOT_TREE,   /* the mount made by OP_TREE, detached or attached */
-	SLOT_EMPTY,  /* an empty read-only tmpfs that masks directories */
+	SLOT_EMPTY,  /* an empty read-only directory that masks others */
 	SLOT_NULL,   /* the host's /dev/null, verified, that masks files */
 	SLOT_PROC,   /* the host's /proc, verified */
 	SLOT_SELF,   /* this process's directory in it */

@@ -30,13 +30,20 @@
 
 /* A session keyring of its own: the runtime's holds the host's keys. The
  * permission lets every process of the container find it, as runc's. */
-int op_keyring(struct stage *s, const struct plan_op *op)
+int join_keyring(const char *name)
 {
-	long key = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, op_text(s, op, 0), 0, 0, 0);
+	long key = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name, 0, 0, 0);
 	if (key < 0)
-		return errno == ENOSYS ? 0 : -1;
+		return -1;
 	long description = syscall(SYS_keyctl, KEYCTL_SETPERM, key, 0x3f1b0000, 0, 0);
 	return description < 0 ? -1 : 0;
+}
+
+int op_keyring(struct stage *s, const struct plan_op *op)
+{
+	if (s->has_keyring || join_keyring(op_text(s, op, 0)) == 0)
+		return 0;
+	return errno == ENOSYS ? 0 : -1;
 }
 
 int op_setsid(struct stage *s, const struct plan_op *op)

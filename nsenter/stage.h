@@ -20,6 +20,8 @@ struct stage {
 	int slots[SLOT_COUNT];
 	bool target_made;  /* the last OP_TARGET made its last component */
 	bool tree_is_source; /* SLOT_TREE is what to bind, for want of open_tree */
+	bool has_loopback; /* done before the plan was known, as is */
+	bool has_keyring;  /* this */
 	bool has_terminal; /* stdio is that of OP_TERMINAL */
 	bool in_directory; /* OP_CHDIR worked */
 	char **argv;
@@ -52,6 +54,8 @@ int await(struct stage *s);
 /* path.c */
 int resolve(struct stage *s, const char *path, bool no_symlinks);
 int resolve_or_make(struct stage *s, const char *path, bool no_symlinks, int target, unsigned mode);
+int open_procfs(struct stage *s);
+int open_of_procfs(int proc, const char *path, int flags);
 int resolve_parent(struct stage *s, const char *path, const char **name);
 int reopen(struct stage *s, int fd, int flags);
 bool on_file_system(int fd, long magic);
@@ -85,6 +89,7 @@ int op_hook(struct stage *s, const struct plan_op *op);
 int op_started(struct stage *s, const struct plan_op *op);
 
 /* process.c */
+int join_keyring(const char *name);
 int op_keyring(struct stage *s, const struct plan_op *op);
 int op_setsid(struct stage *s, const struct plan_op *op);
 int op_terminal(struct stage *s, const struct plan_op *op);

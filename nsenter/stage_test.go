@@ -36,7 +36,7 @@ func runStageIn(t *testing.T, namespaces uintptr, plan []byte) (Message, string,
 	socketFile, memoryFile := os.NewFile(uintptr(pair[1]), "socket"), os.NewFile(uintptr(memory), "plan")
 	var stdout strings.Builder
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{Marker(3, namespaces)}
+	cmd.Env = []string{Marker(3, namespaces, "")}
 	cmd.Stdout = &stdout
 	cmd.ExtraFiles = []*os.File{socketFile, memoryFile}
 	if err := cmd.Start(); err != nil {
@@ -170,7 +170,7 @@ func TestStageEndsWithItsParent(t *testing.T) {
 	}
 	socket := os.NewFile(uintptr(pair[1]), "socket")
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{Marker(3, 0)}
+	cmd.Env = []string{Marker(3, 0, "")}
 	cmd.ExtraFiles = []*os.File{socket}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
