@@ -337,29 +337,48 @@ static bool is_empty(int directory)
  * kernel looks at all of them whenever a memory cgroup ends. */
 static int empty_of_procfs(struct stage *s)
 {
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
 	int proc = open_procfs(s);
 	int directory = proc < 0 ? -1 : open_of_procfs(proc, "tty/ldisc", O_RDONLY | O_DIRECTORY);
-	int tree = directory < 0 || !is_empty(directory) ? -1 :
-		kernel_open_tree(directory, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	close_fd(directory);
+	if (proc >= 0 && directory < 0 && errno == ENOSYS)
+		directory = openat(proc, "tty/ldisc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	close_fd(proc);
-	if (tree >= 0 && kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &attr) == 0)
-		return tree;
-	close_fd(tree);
+	if (directory >= 0 && on_file_system(directory, PROC_SUPER_MAGIC) && is_empty(directory))
+		return directory;
+	close_fd(directory);
 	return -1;
+}
+
+/* Mounts what `source` is onto `target`, which `path` leads to, read-only. The older
+ * remount is for the one mount, and cannot recurse. */
+static int bind_readonly(struct stage *s, int source, int target, const char *path)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+	int result = -1;
+	int tree = kernel_open_tree(source, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree >= 0 && kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &attr) == 0)
+		result = attach(tree, target);
+	close_fd(tree);
+	if (result < 0 && errno == ENOSYS) {
+		result = mount(fd_path(source).text, fd_path(target).text, NULL, MS_BIND | MS_REC, NULL);
+		int bound = result < 0 ? -1 : resolve(s, path, false);
+		result = bound < 0 ? -1 : remount(bound, MOUNT_ATTR_RDONLY, 0);
+		close_fd(bound);
+	}
+	return result;
 }
 
 /* One empty directory hides all that are masked: the first gets the mount itself, the
  * others clones. Where there is no whole procfs it is that of a tmpfs. */
-static int mask_directory(struct stage *s, int target)
+static int mask_directory(struct stage *s, int target, const char *path)
 {
 	if (s->slots[SLOT_EMPTY] >= 0)
 		return bind_onto(s, s->slots[SLOT_EMPTY], target);
 	int empty = empty_of_procfs(s);
-	if (empty >= 0 && attach(empty, target) == 0)
-		return keep(s, SLOT_EMPTY, empty);
-	close_fd(empty);
+	if (empty >= 0) {
+		int bound = bind_readonly(s, empty, target, path);
+		close_fd(empty);
+		return bound < 0 ? -1 : keep(s, SLOT_EMPTY, resolve(s, path, false));
+	}
 	int context = kernel_fsopen("tmpfs", FSOPEN_CLOEXEC);
 	int tree = -1;
 	if (context >= 0 && kernel_fsconfig(context, FSCONFIG_SET_STRING, "source", "tmpfs", 0) == 0 &&
@@ -384,28 +403,17 @@ int op_mask(struct stage *s, const struct plan_op *op)
 		return errno == ENOENT ? 0 : fail(s, WHERE_RESOLVE, errno);
 	int result = fstat(target, &st);
 	if (result == 0)
-		result = S_ISDIR(st.st_mode) ? mask_directory(s, target) : bind_onto(s, s->slots[SLOT_NULL], target);
+		result = S_ISDIR(st.st_mode) ? mask_directory(s, target, op_text(s, op, 0)) : bind_onto(s, s->slots[SLOT_NULL], target);
 	close_fd(target);
 	return result;
 }
 
 int op_readonly(struct stage *s, const struct plan_op *op)
 {
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
 	int target = resolve(s, op_text(s, op, 0), false);
 	if (target < 0)
 		return errno == ENOENT ? 0 : fail(s, WHERE_RESOLVE, errno);
-	int result = -1;
-	int tree = kernel_open_tree(target, "", AT_EMPTY_PATH | AT_RECURSIVE | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (tree >= 0 && kernel_mount_setattr(tree, "", AT_EMPTY_PATH, &attr) == 0)
-		result = attach(tree, target);
-	close_fd(tree);
-	if (result < 0 && errno == ENOSYS) {
-		result = mount(fd_path(target).text, fd_path(target).text, NULL, MS_BIND | MS_REC, NULL);
-		int bound = result < 0 ? -1 : resolve(s, op_text(s, op, 0), false);
-		result = bound < 0 ? -1 : remount(bound, MOUNT_ATTR_RDONLY, 0);
-		close_fd(bound);
-	}
+	int result = bind_readonly(s, target, target, op_text(s, op, 0));
 	close_fd(target);
 	return result;
 }
