@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -124,6 +125,10 @@ func unpackOne(path string, header *tar.Header, content io.Reader) error {
 	case tar.TypeSymlink:
 		return os.Symlink(header.Linkname, path)
 	}
+	// A program that is being written cannot be executed (ETXTBSY), and what is forked
+	// meanwhile has it open until its own execve.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err

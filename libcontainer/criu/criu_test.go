@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -212,6 +213,21 @@ func TestServingEndsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, _, err := serve(t, ctx, "hang.log", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	// Also if criu is killed for it before it has been asked.
+	p, err := Start(os.Args[0], nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Abort)
+	if err := p.command.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(p.socket)}}, int(time.Minute/time.Millisecond)); n != 1 { // POLLHUP
+		t.Fatal(n, err)
+	}
+	if _, err := p.Serve(ctx, &Request{Type: Version}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

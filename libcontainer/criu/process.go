@@ -78,7 +78,7 @@ func (p *Process) Serve(ctx context.Context, request *Request, notify func(r *Re
 	stop := context.AfterFunc(ctx, func() { p.command.Process.Kill() }) //nolint:errcheck // it may have ended
 	defer stop()
 	if err := p.send(request); err != nil {
-		return nil, p.explain(err)
+		return nil, errors.Join(ctx.Err(), p.explain(err))
 	}
 	var refused error
 	for {
@@ -96,7 +96,7 @@ func (p *Process) Serve(ctx context.Context, request *Request, notify func(r *Re
 			refused = fmt.Errorf("%s: %w", response.Script, err)
 		}
 		if err := p.send(&Request{Type: Notify, NotifySuccess: refused == nil}); err != nil {
-			return nil, errors.Join(refused, p.explain(err))
+			return nil, errors.Join(refused, ctx.Err(), p.explain(err))
 		}
 	}
 }
