@@ -11,7 +11,7 @@ import (
 func TestALateEventDoesNotMakeADeletedContainerKnown(t *testing.T) {
 	f := &facts{}
 	take := func(kind string) bool {
-		event := &api.Event{Type: kind, Id: "web", Pid: "init"}
+		event := &api.Event{Type: kind, Id: "web", Pid: "init", OomKills: 1}
 		if f.has(event) {
 			return false
 		}

@@ -121,6 +121,21 @@ func TestJournalRecordsStartsAndExitsOnce(t *testing.T) {
 	}
 }
 
+// The cgroup and the exit of the first process both tell of a kill.
+func TestJournalRecordsAnOOMKillOnce(t *testing.T) {
+	j := openTestJournal(t, t.TempDir(), roomy)
+	put(t, j, eventCreated, "a", "")
+	for _, one := range []struct {
+		kills uint64
+		new   bool
+	}{{1, true}, {1, false}, {3, true}, {2, false}, {1, false}, {4, true}} {
+		recorded, err := j.append(&api.Event{Type: eventOOM, Id: "a", OomKills: one.kills})
+		if err != nil || recorded != one.new {
+			t.Errorf("%d kills: recorded %v, %v, want %v", one.kills, recorded, err, one.new)
+		}
+	}
+}
+
 func TestJournalRemembersExitsThatHaveLeftIt(t *testing.T) {
 	dir := t.TempDir()
 	small := limits{events: 80, bytes: 1 << 20}

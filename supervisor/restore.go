@@ -193,8 +193,8 @@ func (s *Supervisor) recordFound(c *container, found []runtime.Process, known re
 			continue
 		}
 		exit := exitMessage(*f.Exit)
-		if f.Name == runtime.Init && exit.OomKilled && known.oomKills == 0 { // its cgroup may be gone
-			if err := s.record(&api.Event{Type: eventOOM, Id: id, OomKills: 1}, func(*table) {}); err != nil {
+		if f.Name == runtime.Init && exit.OomKilled {
+			if err := s.recordOOM(id, 1); err != nil {
 				return err
 			}
 		}

@@ -81,6 +81,8 @@ func (f facts) has(event *api.Event) bool {
 		return processes[event.Pid]&recordedStart != 0
 	case eventExit:
 		return !known || processes[event.Pid]&recordedExit != 0
+	case eventOOM:
+		return !known || event.OomKills <= f.OOMKills[event.Id]
 	}
 	return !known
 }

@@ -88,10 +88,17 @@ func (s *Supervisor) watchOOM(ctx context.Context, c *container) {
 		return
 	}
 	for kills := range ooms {
-		if s.record(&api.Event{Type: eventOOM, Id: id, OomKills: kills}, func(*table) {}) != nil {
+		if s.recordOOM(id, kills) != nil {
 			return
 		}
 	}
+}
+
+// recordOOM records that the kernel has killed so many of a container's processes, if
+// that is not recorded already. Its cgroup tells, and the exit of its first process,
+// which is all there is if the cgroup is gone before anybody looks at it.
+func (s *Supervisor) recordOOM(id string, kills uint64) error {
+	return s.record(&api.Event{Type: eventOOM, Id: id, OomKills: kills}, func(*table) {})
 }
 
 // unfinished returns the processes of c whose exit is not recorded, of which
@@ -131,6 +138,9 @@ func (s *Supervisor) noteExit(c *container, name string) {
 		exit = runtime.Exit{Status: lostStatus, Time: time.Now(), Reason: "its exit status cannot be read: " + err.Error()}
 	}
 	failpoint.At("supervisor-exit-read")
+	if name == runtime.Init && exit.OOMKilled && s.recordOOM(c.handle.ID(), 1) != nil {
+		return // stopping, as below
+	}
 	if err := s.recordExit(c, name, exitMessage(exit)); err != nil {
 		return // stopping: the next supervisor finds the file
 	}
