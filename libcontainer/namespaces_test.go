@@ -165,9 +165,10 @@ func TestUserNamespaceMapsIDs(t *testing.T) {
 	}
 }
 
-// Whether the stage joins it before it knows its plan or by that.
-func TestSessionKeyringIsItsOwn(t *testing.T) {
-	const keyrings = "cat /proc/keys" // those of the user, and so of other containers, too
+// earlyAndByPlan runs a test of what the stage does before it knows its plan, or else by
+// that, as in a user namespace.
+func earlyAndByPlan(t *testing.T, test func(*testing.T, *sandbox)) {
+	t.Helper()
 	for name, change := range map[string]func(*sandbox){
 		"early":   func(*sandbox) {},
 		"by plan": (*sandbox).mapped,
@@ -175,30 +176,30 @@ func TestSessionKeyringIsItsOwn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSandbox(t)
 			change(s)
-			own := "_ses." + s.create.ID + ": "
-			if got := s.sh(keyrings); !strings.Contains(got, own) {
-				t.Errorf("no %q among\n%s", own, got)
-			}
-			s.create.ID += "-without"
-			s.create.NoNewKeyring = true
-			if got := s.sh(keyrings); strings.Contains(got, s.create.ID) {
-				t.Errorf("without a new keyring:\n%s", got)
-			}
-			s.create.NoNewKeyring, s.without = false, []string{"keyctl"}
-			s.want("echo ran", "ran")
+			test(t, s)
 		})
 	}
 }
 
+func TestSessionKeyringIsItsOwn(t *testing.T) {
+	const keyrings = "cat /proc/keys" // those of the user, and so of other containers, too
+	earlyAndByPlan(t, func(t *testing.T, s *sandbox) {
+		own := "_ses." + s.create.ID + ": "
+		if got := s.sh(keyrings); !strings.Contains(got, own) {
+			t.Errorf("no %q among\n%s", own, got)
+		}
+		s.create.ID += "-without"
+		s.create.NoNewKeyring = true
+		if got := s.sh(keyrings); strings.Contains(got, s.create.ID) {
+			t.Errorf("without a new keyring:\n%s", got)
+		}
+		s.create.NoNewKeyring, s.without = false, []string{"keyctl"}
+		s.want("echo ran", "ran")
+	})
+}
+
 func TestLoopbackIsUp(t *testing.T) {
-	for name, change := range map[string]func(*sandbox){
-		"early":   func(*sandbox) {},
-		"by plan": (*sandbox).mapped,
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newSandbox(t)
-			change(s)
-			s.want("cat /sys/class/net/lo/flags", "0x9") // IFF_UP, IFF_LOOPBACK
-		})
-	}
+	earlyAndByPlan(t, func(_ *testing.T, s *sandbox) {
+		s.want("cat /sys/class/net/lo/flags", "0x9") // IFF_UP, IFF_LOOPBACK
+	})
 }
