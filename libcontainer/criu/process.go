@@ -78,13 +78,13 @@ func (p *Process) Serve(ctx context.Context, request *Request, notify func(r *Re
 	stop := context.AfterFunc(ctx, func() { p.command.Process.Kill() }) //nolint:errcheck // it may have ended
 	defer stop()
 	if err := p.send(request); err != nil {
-		return nil, errors.Join(ctx.Err(), p.explain(err))
+		return nil, p.explain(ctx, err)
 	}
 	var refused error
 	for {
 		response, fd, err := p.receive()
 		if err != nil {
-			return nil, errors.Join(refused, ctx.Err(), p.explain(err))
+			return nil, errors.Join(refused, p.explain(ctx, err))
 		}
 		if response.Type != Notify || !response.Success {
 			if fd >= 0 {
@@ -96,7 +96,7 @@ func (p *Process) Serve(ctx context.Context, request *Request, notify func(r *Re
 			refused = fmt.Errorf("%s: %w", response.Script, err)
 		}
 		if err := p.send(&Request{Type: Notify, NotifySuccess: refused == nil}); err != nil {
-			return nil, errors.Join(refused, ctx.Err(), p.explain(err))
+			return nil, errors.Join(refused, p.explain(ctx, err))
 		}
 	}
 }
@@ -113,12 +113,13 @@ func (p *Process) check(wanted Type, response *Response) error {
 	return nil
 }
 
-// explain adds what criu said without a log.
-func (p *Process) explain(err error) error {
+// explain adds what criu said without a log, and the end of ctx, for which it may have been
+// killed.
+func (p *Process) explain(ctx context.Context, err error) error {
 	if reasons := p.Reasons(); len(reasons) > 0 {
-		return fmt.Errorf("%w: %s", err, strings.Join(reasons, "\n"))
+		err = fmt.Errorf("%w: %s", err, strings.Join(reasons, "\n"))
 	}
-	return err
+	return errors.Join(ctx.Err(), err)
 }
 
 // Reasons waits for a criu that has failed and returns the first errors that it
