@@ -55,3 +55,21 @@ func TestWithoutTheTagItDoesNothing(t *testing.T) {
 		t.Error("a binary built without the tag died")
 	}
 }
+
+func TestStopsAndGoesOn(t *testing.T) {
+	cmd := exec.Command(build(t, "failpoints"))
+	cmd.Env = append(os.Environ(), "ENGINED_FAILPOINT=second:2", "ENGINED_FAILPOINT_STOPS=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Errorf("status %#x, %v; expected it to be stopped", int(status), err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}

@@ -15,6 +15,7 @@ const Enabled = true
 
 var (
 	wanted, nth = point(os.Getenv("ENGINED_FAILPOINT"))
+	stops       = os.Getenv("ENGINED_FAILPOINT_STOPS") != ""
 	trace       = os.Getenv("ENGINED_FAILPOINT_TRACE")
 	passed      atomic.Int64 // passages of the wanted point
 )
@@ -31,11 +32,16 @@ func point(setting string) (name string, nth int64) {
 	return name, n
 }
 
-// At kills the process if this is the passage that was asked for.
+// At kills the process, or stops it, if this is the passage that was asked for.
 func At(name string) {
-	if Wants(name) {
-		Die()
+	if !Wants(name) {
+		return
 	}
+	if stops {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		return
+	}
+	Die()
 }
 
 // Wants is At for a death that the caller brings about: of another process, one

@@ -201,6 +201,11 @@ func (c *Container) removeAt(ctx context.Context, location cgroup.Location) erro
 	if err := cg.Kill(ctx); err != nil {
 		return err
 	}
+	if len(location.V1) > 0 && location.V2 != "" { // a process is born there, and joins v1's later
+		if err := cgroup.At(cgroup.Location{V2: location.V2}).Kill(ctx); err != nil {
+			return err
+		}
+	}
 	failpoint.At("delete-half-killed")
 	return cg.Remove(ctx)
 }

@@ -124,21 +124,21 @@ func (c *Container) adoptOrphans() {
 	}
 }
 
-// killShim kills the shim and the runtime that it may be waiting for, which is
-// in its process group; a container's processes never are.
+// killShim kills the shim, then the runtime that it may be waiting for: not before, or it
+// might call another.
 func (c *Container) killShim(ctx context.Context) error {
 	c.mu.Lock()
 	process := c.shim
 	c.mu.Unlock()
-	if process != nil && !process.dead() {
-		if err := unix.Kill(-process.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("killing shim %d: %w", process.pid, err)
-		}
+	if process != nil {
 		if err := process.kill(); err != nil {
 			return fmt.Errorf("killing shim %d: %w", process.pid, err)
 		}
 	}
-	return c.awaitShim(ctx)
+	if err := c.awaitShim(ctx); err != nil {
+		return err
+	}
+	return c.endCalls(ctx)
 }
 
 // Bury kills what a dead shim has left and writes lost.json for every process

@@ -1,0 +1,96 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
+	"github.com/engined/engined/proto/shim"
+)
+
+// endCalls kills what a dead shim had called, and waits until it has ended: a runtime
+// that goes on makes the container again whose deletion it did not see. It is in the
+// shim's process group, in which no container's process ever is.
+func (c *Container) endCalls(ctx context.Context) error {
+	var self shim.Self
+	if shim.ReadFile(filepath.Join(c.dir, shim.SelfFile), &self) != nil {
+		return nil // without it the shim has called nobody
+	}
+	group, err := c.groupOf(self)
+	if err != nil {
+		return fmt.Errorf("looking for what shim %d has called: %w", self.Pid, err)
+	}
+	for _, p := range group {
+		if err := p.kill(); err != nil {
+			return fmt.Errorf("killing process %d, which shim %d has called: %w", p.pid, self.Pid, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.host.Limits.Shim)
+	defer cancel()
+	for _, p := range group {
+		if err := p.wait(ctx); err != nil {
+			return errdefs.Unavailable.Errorf("process %d, which shim %d has called, was killed and does not end: %w", p.pid, self.Pid, err)
+		}
+	}
+	return nil
+}
+
+// groupOf returns the processes of a dead shim's group. The number may be another's by
+// now: the group is the shim's if one in it has this container's directory among its
+// arguments, as every call of the runtime has.
+func (c *Container) groupOf(self shim.Self) (group []*shimProcess, err error) {
+	ours := false
+	defer func() {
+		if !ours || err != nil {
+			for _, p := range group {
+				p.pidfd.Close()
+			}
+			group = nil
+		}
+	}()
+	directory, err := filepath.EvalSymlinks(c.dir) // as the shim sees it
+	if err != nil {
+		return nil, err
+	}
+	pids, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range pids {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == self.Pid || !inGroup(pid, self.Pid) {
+			continue
+		}
+		start, err := shim.StartTime(pid)
+		if err != nil {
+			continue // it has ended
+		}
+		p, err := findProcess(pid, start, true)
+		if err != nil {
+			return group, err
+		}
+		if p == nil {
+			continue
+		}
+		group = append(group, p)
+		arguments, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		ours = ours || bytes.Contains(arguments, []byte(directory+"/"))
+	}
+	return group, nil
+}
+
+// inGroup reports whether the process is in the group and session that a leader made.
+func inGroup(pid, leader int) bool {
+	group, err := unix.Getpgid(pid)
+	if err != nil || group != leader {
+		return false
+	}
+	session, err := unix.Getsid(pid)
+	return err == nil && session == leader
+}
