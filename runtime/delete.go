@@ -94,34 +94,9 @@ func (c *Container) Raze(ctx context.Context) error {
 	}
 	failpoint.At("runtime-shim-killed")
 	c.adoptOrphans()
-	return errors.Join(c.killCgroup(ctx), c.invoke(ctx, nil, "delete", "--force", c.record.ID))
-}
-
-// BecomeSubreaper makes the orphans of shims that die children of this process,
-// as long as their shims were. See adoptOrphans.
-func BecomeSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
-
-// adoptOrphans reaps the container's processes once they are dead. Whoever else
-// would has to do it at once: the first process of a pid namespace cannot end
-// before the processes added to it are reaped, and their parent, the shim, is
-// dead. Those that are not our children are not ours to reap.
-func (c *Container) adoptOrphans() {
-	processes, err := c.readProcesses()
-	if err != nil {
-		return
-	}
-	for _, p := range processes {
-		if p.Started == nil {
-			continue
-		}
-		orphan, err := findProcess(p.Started.Pid, p.Started.Start, true)
-		if err != nil {
-			c.host.Logger.Warn("watching a dead shim's process", "container", c.record.ID, "process", p.Name, "error", err)
-		}
-		if orphan != nil {
-			orphan.exited() // which reaps it
-		}
-	}
+	err := errors.Join(c.killCgroup(ctx), c.invoke(ctx, nil, "delete", "--force", c.record.ID))
+	reapStrays()
+	return err
 }
 
 // killShim kills the shim, then the runtime that it may be waiting for: not before, or it

@@ -51,8 +51,8 @@ func (p *shimProcess) bury() {
 		return // closed, which nobody but us does
 	}
 	_ = raw.Read(func(fd uintptr) bool { return readable(int(fd)) })
-	if p.child {
-		_, _ = unix.Wait4(p.pid, nil, 0, nil)
+	if p.child { // by its pidfd: reapStrays may have come first, and the pid be another's
+		_ = raw.Control(func(fd uintptr) { _ = unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED, nil) })
 	}
 }
 

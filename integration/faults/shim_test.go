@@ -185,6 +185,26 @@ func TestManyShimsKilled(t *testing.T) {
 	}
 }
 
+// TestNoZombies: without a pid namespace the processes of a container whose shim dies are
+// left to the supervisor, all of them once they are killed, and it reaps them.
+func TestNoZombies(t *testing.T) {
+	cli := harness.AnyCLI(t)
+	cli = cli.At(t, harness.New(t, harness.Options{}).Host())
+	id := strings.TrimSpace(cli.Must(t, "run", "-d", "--name", "victim", "--net=none", "--pid=host", harness.Image,
+		"sh", "-c", "for i in 1 2 3; do setsid sleep 1000 & done; sleep 1000 & wait"))
+	pids := awaitProcesses(t, cli, "victim", 5)
+	if err := syscall.Kill(shimOf(t, id), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	cli.Must(t, "wait", "victim")
+	for _, pid := range pids {
+		if stat, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil {
+			t.Errorf("there is still process %s", stat)
+		}
+	}
+	cli.Must(t, "rm", "victim")
+}
+
 // awaitProcesses returns the pids of a container that comes to have so many.
 func awaitProcesses(t *testing.T, cli harness.CLI, name string, many int) []string {
 	t.Helper()

@@ -14,6 +14,57 @@ import (
 	"github.com/engined/engined/proto/shim"
 )
 
+// BecomeSubreaper makes the orphans of shims that die children of this process,
+// as long as their shims were. See adoptOrphans.
+func BecomeSubreaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
+
+// adoptOrphans reaps the container's processes once they are dead. Whoever else
+// would has to do it at once: the first process of a pid namespace cannot end
+// before the processes added to it are reaped, and their parent, the shim, is
+// dead. Those that are not our children are not ours to reap.
+func (c *Container) adoptOrphans() {
+	processes, err := c.readProcesses()
+	if err != nil {
+		return
+	}
+	for _, p := range processes {
+		if p.Started == nil {
+			continue
+		}
+		orphan, err := findProcess(p.Started.Pid, p.Started.Start, true)
+		if err != nil {
+			c.host.Logger.Warn("watching a dead shim's process", "container", c.record.ID, "process", p.Name, "error", err)
+		}
+		if orphan != nil {
+			orphan.exited() // which reaps it
+		}
+	}
+}
+
+// reapStrays reaps what else dead shims have left to us: without a pid namespace every
+// process of a container whose parent ended first, and what a killed runtime had begun.
+// Those that we wait for ourselves are in our session, but for shims, which may be
+// reaped here, see bury.
+func reapStrays() {
+	own, err := unix.Getsid(0)
+	if err != nil {
+		return
+	}
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		children, _ := os.ReadFile(list)
+		for field := range bytes.FieldsSeq(children) {
+			pid, err := strconv.Atoi(string(field))
+			if err != nil {
+				continue
+			}
+			if session, err := unix.Getsid(pid); err == nil && session != own {
+				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			}
+		}
+	}
+}
+
 // endCalls kills what a dead shim had called, and waits until it has ended: a runtime
 // that goes on makes the container again whose deletion it did not see. It is in the
 // shim's process group, in which no container's process ever is.
