@@ -88,7 +88,9 @@ func merge(r, changes *specs.LinuxResources) *specs.LinuxResources {
 	if changes.CPU != nil {
 		r.CPU = part(r.CPU)
 		mergeCPU(r.CPU, changes.CPU)
-		touched.CPU = r.CPU
+		touched.CPU = new(specs.LinuxCPU)
+		*touched.CPU = *r.CPU
+		touched.CPU.Cpus, touched.CPU.Mems = changes.CPU.Cpus, changes.CPU.Mems // else what it has now is no worse
 	}
 	if changes.Pids != nil && changes.Pids.Limit != nil {
 		r.Pids, touched.Pids = changes.Pids, changes.Pids
@@ -120,6 +122,14 @@ func part[T any](p *T) *T {
 func mergeMemory(m, changes *specs.LinuxMemory) {
 	set(&m.Limit, changes.Limit)
 	set(&m.Swap, changes.Swap)
+	swap := changes.Swap != nil && *changes.Swap != 0
+	switch {
+	case swap || changes.Limit == nil:
+	case *changes.Limit == -1: // as in runc: swap alone cannot have a limit
+		m.Swap = changes.Limit
+	case changes.Swap != nil && *changes.Limit > 0:
+		m.Swap = nil // the kernel's stays
+	}
 	set(&m.Reservation, changes.Reservation)
 	m.CheckBeforeUpdate = changes.CheckBeforeUpdate
 }

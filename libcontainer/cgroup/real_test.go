@@ -148,6 +148,39 @@ func TestUpdateRaisesAndLowersBoundLimits(t *testing.T) {
 	expect(t, c, "memory", "", "memory.max", "", "max")
 }
 
+// What is in use now is looked at before anything is set, if the spec wants that.
+func TestLimitsBelowTheUsageAreRefused(t *testing.T) {
+	c := private(t, nil)
+	dir, file := c.dirOf("memory"), "memory.usage_in_bytes"
+	if c.unified() {
+		dir, file = c.location.V2, "memory.current"
+	}
+	shell := exec.Command("/bin/sh", "-c", "echo $$ >"+dir+"/cgroup.procs && kill -STOP $$")
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		shell.Process.Kill() //nolint:errcheck // it is stopped
+		shell.Wait()         //nolint:errcheck // it was killed
+	}()
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(shell.Process.Pid, &status, unix.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("%v, status %#x", err, int(status))
+	}
+	usage, err := readNumber(dir, file)
+	if err != nil || usage == 0 {
+		t.Fatalf("usage %d, %v", usage, err)
+	}
+	for _, m := range []specs.LinuxMemory{
+		{Limit: ptr(int64(4096)), CheckBeforeUpdate: ptr(true)},
+		{Limit: ptr(int64(-1)), Swap: ptr(int64(4096)), CheckBeforeUpdate: ptr(true)},
+	} {
+		if err := c.Update(t.Context(), &specs.LinuxResources{Memory: &m}); err == nil || !strings.Contains(err.Error(), "limit 4096 <= usage") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
 // An idle cgroup has no weight, which must not keep it from anything else.
 func TestIdleAndBack(t *testing.T) {
 	c := private(t, nil)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/engined/engined/proto/errdefs"
 )
 
 // SetButCPU checks the limits of r, which may be nil, and writes them and r's device
@@ -50,6 +52,9 @@ func (c *Cgroup) Update(ctx context.Context, r *specs.LinuxResources) error {
 	if err := validate(r); err != nil {
 		return err
 	}
+	if err := c.checkMemory(r.Memory); err != nil { // before systemd sets it
+		return err
+	}
 	if err := c.updateUnit(ctx, r); err != nil {
 		return err
 	}
@@ -65,6 +70,32 @@ func (c *Cgroup) setLimits(r *specs.LinuxResources, wanted func(controller strin
 		return c.updateV2(r)
 	}
 	return c.updateV1(r, wanted)
+}
+
+// checkMemory refuses limits below what is in use now, which would call the OOM killer,
+// if the spec wants that. The texts are runc's.
+func (c *Cgroup) checkMemory(m *specs.LinuxMemory) error {
+	if m == nil || m.CheckBeforeUpdate == nil || !*m.CheckBeforeUpdate {
+		return nil
+	}
+	dir, file := c.dirOf("memory"), "memory.usage_in_bytes"
+	if c.unified() {
+		dir, file = c.location.V2, "memory.current"
+	}
+	if dir == "" {
+		return nil // which who sets the limit says
+	}
+	usage, err := readNumber(dir, file)
+	if err != nil {
+		return err
+	}
+	if swap := value(m.Swap); swap > 0 && uint64(swap) <= usage {
+		return errdefs.FailedPrecondition.Errorf("cannot set linux.resources.memory.swap: rejecting memory+swap limit %d <= usage %d", swap, usage)
+	}
+	if limit := value(m.Limit); limit > 0 && uint64(limit) <= usage {
+		return errdefs.FailedPrecondition.Errorf("cannot set linux.resources.memory.limit: rejecting memory limit %d <= usage %d", limit, usage)
+	}
+	return nil
 }
 
 // validate refuses what the kernel would silently clamp or accept by accident.

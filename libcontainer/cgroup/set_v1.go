@@ -60,9 +60,6 @@ func setMemoryV1(s *setter, r *specs.LinuxResources) {
 	if m == nil {
 		return
 	}
-	if m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate {
-		s.checkUsage("memory.usage_in_bytes", value(m.Limit))
-	}
 	if value(m.Kernel) != 0 || value(m.KernelTCP) != 0 {
 		slog.Warn("Kernel memory settings are ignored and will be removed")
 	}
@@ -87,22 +84,6 @@ func setMemoryV1(s *setter, r *specs.LinuxResources) {
 	}
 	if m.Swappiness != nil && int64(*m.Swappiness) != -1 {
 		s.set("memory.swappiness", "memory.swappiness", strconv.FormatUint(*m.Swappiness, 10))
-	}
-}
-
-// checkUsage refuses a limit below what is in use now, which would call the
-// OOM killer.
-func (s *setter) checkUsage(file string, limit int64) {
-	if s.err != nil || limit <= 0 || s.dir == "" {
-		return
-	}
-	usage, err := readNumber(s.dir, file)
-	if err != nil {
-		s.err = err
-		return
-	}
-	if usage > uint64(limit) {
-		s.err = errdefs.FailedPrecondition.Errorf("cannot set linux.resources.memory.limit: rejecting memory limit %d < usage %d", limit, usage)
 	}
 }
 

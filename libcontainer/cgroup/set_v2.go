@@ -39,9 +39,6 @@ func setMemoryV2(s *setter, r *specs.LinuxResources) {
 		s.err = err
 		return
 	}
-	if m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate {
-		s.checkUsage("memory.current", limit)
-	}
 	if swap == "max" || swap == "0" { // without swap there is no file, and nothing to limit
 		s.optional(func(s *setter) { s.set("memory.swap", "memory.swap.max", swap) })
 	} else {

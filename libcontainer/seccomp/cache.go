@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ import (
 )
 
 // cacheVersion changes whenever Compile or the file's layout do.
-const cacheVersion = 4
+const cacheVersion = 5
 
 // cacheEntries bounds the directory. Hosts use a handful of profiles; more
 // means that somebody generates them.
@@ -79,6 +80,7 @@ func appendProfile(key []byte, p *specs.LinuxSeccomp) []byte {
 	key = appendReturn(appendTexts(key, p.DefaultAction), p.DefaultErrnoRet)
 	key = appendTexts(key, p.Architectures...)
 	key = appendTexts(key, p.Flags...)
+	key = strconv.AppendBool(key, p.Flags == nil)
 	key = appendTexts(key, p.ListenerPath, p.ListenerMetadata)
 	key = binary.AppendUvarint(key, uint64(len(p.Syscalls)))
 	for _, call := range p.Syscalls {

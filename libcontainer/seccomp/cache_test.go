@@ -135,6 +135,7 @@ func TestEveryFieldIsInTheKey(t *testing.T) {
 		func(p *specs.LinuxSeccomp) { p.DefaultErrnoRet = &two },
 		func(p *specs.LinuxSeccomp) { p.Architectures = append(p.Architectures, specs.ArchX32) },
 		func(p *specs.LinuxSeccomp) { p.Flags = nil },
+		func(p *specs.LinuxSeccomp) { p.Flags = []specs.LinuxSeccompFlag{} },
 		func(p *specs.LinuxSeccomp) { p.ListenerPath = "" },
 		func(p *specs.LinuxSeccomp) { p.ListenerMetadata = "" },
 		func(p *specs.LinuxSeccomp) { p.Syscalls[0].Names = []string{"read", "writev"} },

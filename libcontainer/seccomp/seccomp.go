@@ -28,6 +28,9 @@ func Compile(profile *specs.LinuxSeccomp) (Filter, error) {
 	if err != nil {
 		return filter, err
 	}
+	if profile.Flags == nil { // as in runc: the kernel's mitigation costs the process more than it gains
+		filter.Flags = unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+	}
 	for _, flag := range profile.Flags {
 		bit, ok := flagBits[flag]
 		if !ok {

@@ -315,6 +315,11 @@ func TestFlagsAndNotify(t *testing.T) {
 	if f.Flags != 2|4|32 || !f.Notify {
 		t.Errorf("flags %#x, notify %v", f.Flags, f.Notify)
 	}
+	for text, want := range map[string]uint{`{"defaultAction":"SCMP_ACT_ALLOW"}`: 4, `{"defaultAction":"SCMP_ACT_ALLOW","flags":[]}`: 0} {
+		if f := compile(t, profile(t, text)); f.Flags != want {
+			t.Errorf("%s: flags %#x, expected %#x", text, f.Flags, want)
+		}
+	}
 }
 
 // TestTheKernelRunsTheFilter loads the filter in a child, which then tries
