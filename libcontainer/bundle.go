@@ -38,6 +38,9 @@ func (l *launch) decode() error {
 	if err := validate(l.spec); err != nil {
 		return err
 	}
+	if p := l.spec.Linux.RootfsPropagation; l.opts.NoPivot && (p == "private" || p == "rprivate") {
+		return invalid("linux.rootfsPropagation", "rootfsPropagation of [r]private is not safe without pivot_root")
+	}
 	if err := cmp.Or(l.user.check(l.spec), checkMapped(l.spec, l.spec.Process)); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package libcontainer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -241,6 +242,27 @@ func (l *launch) adjustOOM() error {
 	file := fmt.Sprintf("/proc/%d/oom_score_adj", l.child.pid)
 	if err := os.WriteFile(file, []byte(strconv.Itoa(*adj)), 0); err != nil {
 		return fmt.Errorf("setting oom_score_adj: %w", err)
+	}
+	return nil
+}
+
+// raiseLimits lets a process in a user namespace have limits above ours, which only the
+// host's root may give (getrlimit(2)). The process sets them itself, and says what it is
+// refused: what we may not raise is left to that.
+func (l *launch) raiseLimits() error {
+	if l.namespaces()&unix.CLONE_NEWUSER == 0 {
+		return nil
+	}
+	for _, r := range l.spec.Process.Rlimits {
+		var limit unix.Rlimit
+		err := unix.Prlimit(l.child.pid, int(rlimits[r.Type]), nil, &limit)
+		if err == nil && limit.Max < r.Hard {
+			limit.Max = r.Hard
+			err = unix.Prlimit(l.child.pid, int(rlimits[r.Type]), &limit, nil)
+		}
+		if err != nil && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("raising the limit of rlimit %s: %w", r.Type, err)
+		}
 	}
 	return nil
 }

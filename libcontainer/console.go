@@ -56,7 +56,8 @@ func receiveMaster(socket int) (*os.File, error) {
 // relay joins our own terminal, in raw mode, with the container's.
 type relay struct {
 	master *os.File
-	saved  *unix.Termios // our terminal's mode before; nil if it is none
+	host   int           // our terminal, -1 if we have none
+	saved  *unix.Termios // its mode before
 	stop   *os.File      // closed when the process has ended
 	done   chan error    // output is copied to its end
 }
@@ -67,7 +68,7 @@ func newRelay(master *os.File) (*relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &relay{master: master, stop: writer, done: make(chan error, 1)}
+	r := &relay{master: master, host: -1, stop: writer, done: make(chan error, 1)}
 	if err := r.raw(); err != nil {
 		return nil, errors.Join(err, reader.Close(), writer.Close())
 	}
@@ -116,11 +117,29 @@ func copyOutput(master, stop int) error {
 	}
 }
 
-// raw passes every key through, as cfmakeraw(3); output keeps its processing.
+// plainLines reports whether the container's terminal shall write no carriage return
+// before each line's end: if our output is a file or a pipe, as runc does.
+func (l *launch) plainLines() bool {
+	if l.mode != attached {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(1, unix.TCGETS)
+	return err != nil
+}
+
+// raw passes all through as it is, as cfmakeraw(3): what is to be processed the
+// container's terminal has. Ours is whichever of the standard descriptors is one.
 func (r *relay) raw() error {
-	mode, err := unix.IoctlGetTermios(0, unix.TCGETS)
-	if err != nil {
-		return nil //nolint:nilerr // standard input is not a terminal
+	var mode *unix.Termios
+	for _, fd := range []int{2, 1, 0} { // runc's order
+		var err error
+		if mode, err = unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+			r.host = fd
+			break
+		}
+	}
+	if r.host < 0 {
+		return nil
 	}
 	saved := *mode
 	mode.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
@@ -128,7 +147,7 @@ func (r *relay) raw() error {
 	mode.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	mode.Cflag = mode.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	mode.Cc[unix.VMIN], mode.Cc[unix.VTIME] = 1, 0
-	if err := unix.IoctlSetTermios(0, unix.TCSETS, mode); err != nil {
+	if err := unix.IoctlSetTermios(r.host, unix.TCSETS, mode); err != nil {
 		return fmt.Errorf("setting the terminal's mode: %w", err)
 	}
 	r.saved = &saved
@@ -137,7 +156,10 @@ func (r *relay) raw() error {
 
 // resize gives the container's terminal the size of ours.
 func (r *relay) resize() {
-	size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+	if r.host < 0 {
+		return
+	}
+	size, err := unix.IoctlGetWinsize(r.host, unix.TIOCGWINSZ)
 	if err != nil {
 		return
 	}
@@ -148,7 +170,7 @@ func (r *relay) resize() {
 func (r *relay) close() error {
 	err := errors.Join(r.stop.Close(), <-r.done)
 	if r.saved != nil {
-		err = errors.Join(err, unix.IoctlSetTermios(0, unix.TCSETS, r.saved))
+		err = errors.Join(err, unix.IoctlSetTermios(r.host, unix.TCSETS, r.saved))
 	}
 	return errors.Join(err, r.master.Close())
 }

@@ -22,7 +22,7 @@ func TestAttachedTerminal(t *testing.T) {
 	s := newSandbox(t)
 	s.spec.Process.Terminal = true
 	s.spec.Process.ConsoleSize = &specs.Box{Height: 24, Width: 80}
-	s.want(askTerminal, strings.ReplaceAll("/dev/pts/0\n24 80\n/dev/pts/0\n88\nend", "\n", "\r\n"))
+	s.want(askTerminal, "/dev/pts/0\n24 80\n/dev/pts/0\n88\nend") // into a pipe, so without returns
 	s.wantNothingLeft()
 }
 
@@ -81,7 +81,7 @@ func TestExecTerminal(t *testing.T) {
 	process.Terminal = true
 	process.Args = []string{"sh", "-c", "tty; [ -e /dev/console ] || echo no console"}
 	r := s.runtime(runtimeCall{Verb: "exec", Process: &process})
-	if r.stdout != "/dev/pts/0\r\nno console\r\n" {
+	if r.stdout != "/dev/pts/0\nno console\n" {
 		t.Errorf("got %+v", r)
 	}
 	c, err := Open(s.create.Root, s.create.ID)
@@ -101,7 +101,7 @@ func TestExecTerminalDoesNotWaitForWhatIsLeftBehind(t *testing.T) {
 	process := *s.spec.Process
 	process.Terminal = true
 	process.Args = []string{"sh", "-c", "trap '' HUP; sleep 90 & echo left"}
-	if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.stdout != "left\r\n" {
+	if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.stdout != "left\n" {
 		t.Errorf("got %+v", r)
 	}
 	c, err := Open(s.create.Root, s.create.ID)
@@ -133,16 +133,7 @@ func TestNobodyWaitsForTheTerminalOfTheDead(t *testing.T) {
 // as its own.
 func TestTerminalOfTheCallerStaysTheCallers(t *testing.T) {
 	s := newSandbox(t)
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	s.must(err)
-	defer master.Close()
-	s.must(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
-	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	s.must(err)
-	name := fmt.Sprint("/dev/pts/", number)
-	s.tty, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-	s.must(err)
-	defer s.tty.Close()
+	name := s.terminal()
 	s.spec.Process.User = specs.User{UID: 1000, GID: 1000}
 	s.want("readlink /proc/self/fd/0; stat -L -c %u /proc/self/fd/1", name+"\n1000")
 	var found unix.Stat_t
@@ -150,6 +141,31 @@ func TestTerminalOfTheCallerStaysTheCallers(t *testing.T) {
 	if found.Uid != 0 {
 		t.Errorf("%s belongs to %d now", name, found.Uid)
 	}
+}
+
+// terminal gives the caller a terminal as standard input and returns its name.
+func (s *sandbox) terminal() string {
+	s.t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	s.must(err)
+	s.t.Cleanup(func() { master.Close() })
+	s.must(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	s.must(err)
+	s.must(unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 44}))
+	name := fmt.Sprint("/dev/pts/", number)
+	s.tty, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	s.must(err)
+	s.t.Cleanup(func() { s.tty.Close() })
+	return name
+}
+
+// The container's terminal has the size of the caller's.
+func TestTerminalHasTheSizeOfTheCallers(t *testing.T) {
+	s := newSandbox(t)
+	s.terminal()
+	s.spec.Process.Terminal = true
+	s.want("i=0; until [ \"$(stty size)\" = '33 44' ] || [ $i = 1000 ]; do i=$((i+1)); sleep 0.01; done 2>/dev/null; stty size", "33 44")
 }
 
 // That of a further process belongs to its user, as that of the first does.

@@ -66,7 +66,7 @@ func DryRun(opts CreateOptions) (string, error) {
 	l.mountNotify()
 	l.numberTrees(l.number(l.spec.Process.Terminal))
 	l.detectCgroups()
-	if profile := l.spec.Linux.Seccomp; profile != nil {
+	if profile := seccompOf(l.spec); profile != nil {
 		filter, err := seccomp.Compile(profile) // the cache would be written
 		if err != nil {
 			return "", notCompiled(err)
@@ -206,6 +206,9 @@ func (l *launch) bring(ctx context.Context) error {
 	if err := l.adjustOOM(); err != nil {
 		return err
 	}
+	if err := l.raiseLimits(); err != nil {
+		return err
+	}
 	if err := l.child.begin(l.plan); err != nil {
 		return err
 	}
@@ -306,7 +309,7 @@ func (l *launch) setCPU() error {
 
 // compileFilter compiles the seccomp profile, if there is one.
 func (l *launch) compileFilter() error {
-	profile := l.spec.Linux.Seccomp
+	profile := seccompOf(l.spec)
 	if profile == nil {
 		return nil
 	}
@@ -317,6 +320,15 @@ func (l *launch) compileFilter() error {
 	l.filter = &filter
 	failpoint.At("launch-filter-compiled")
 	return nil
+}
+
+// seccompOf returns the profile. One that says nothing is none, as in runc.
+func seccompOf(spec *specs.Spec) *specs.LinuxSeccomp {
+	profile := spec.Linux.Seccomp
+	if profile != nil && profile.DefaultAction == "" && len(profile.Syscalls) == 0 {
+		return nil
+	}
+	return profile
 }
 
 func notCompiled(err error) error { return fmt.Errorf("compiling the seccomp filter: %w", err) }
@@ -399,7 +411,7 @@ func (l *launch) record() error {
 	l.container.State = State{
 		ID: l.container.ID, Bundle: l.bundle, Rootfs: l.rootfs,
 		Pid: l.child.pid, PidStart: start, Created: time.Now().UTC(), Annotations: l.spec.Annotations,
-		Cgroup: l.cgroup.Location(), Resctrl: l.resctrl, Stdio: stdio(),
+		Cgroup: l.cgroup.Location(), Resctrl: l.resctrl, Stdio: stdio(), NoNewKeyring: l.opts.NoNewKeyring,
 	}
 	if l.state > 0 { // before anybody finds the container and starts it
 		if err := l.tellHooks(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -196,6 +197,10 @@ func (c *Container) removeAt(ctx context.Context, location cgroup.Location) erro
 		}
 	}
 	cg := cgroup.At(location)
+	if pid, err := c.foreign(cg); err != nil || pid != 0 {
+		slog.Warn(fmt.Sprintf("the cgroup of %s is left alone: process %d in it is older than the container", c.ID, pid))
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, killPatience)
 	defer cancel()
 	if err := cg.Kill(ctx); err != nil {
@@ -209,3 +214,34 @@ func (c *Container) removeAt(ctx context.Context, location cgroup.Location) erro
 	failpoint.At("delete-half-killed")
 	return cg.Remove(ctx)
 }
+
+// foreign finds a process in the cgroup that is older than the container, 0 if there is
+// none. With one the cgroup is somebody else's, and create was killed before it refused
+// that.
+func (c *Container) foreign(cg *cgroup.Cgroup) (pid int, err error) {
+	pids, err := cg.Pids(true)
+	if err != nil || len(pids) == 0 {
+		return 0, err
+	}
+	kept, err := os.Stat(filepath.Join(c.Dir(), ConfigFile))
+	if err != nil {
+		return 0, err
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, err
+	}
+	const slack = time.Second // the other clock may be set meanwhile
+	made := time.Duration(now.Nano()) - time.Since(kept.ModTime()) - slack
+	for _, pid := range pids {
+		stat, err := readStat(pid)
+		if err == nil && time.Duration(stat.start)*tick < made {
+			return pid, nil
+		}
+	}
+	return 0, nil
+}
+
+// tick is the unit of times in /proc/PID/stat: USER_HZ is 100 on all architectures that
+// Go knows, proc_pid_stat(5).
+const tick = time.Second / 100

@@ -24,7 +24,6 @@ type ExecOptions struct {
 	Cgroups       map[string]string // v1 controller, or "" for all, to a path below the container's cgroup
 	PidFile       string
 	PreserveFDs   int
-	NoNewKeyring  bool
 	Detach        bool
 	IgnorePaused  bool
 }
@@ -42,7 +41,7 @@ func Exec(ctx context.Context, c *Container, opts ExecOptions) (status int, err 
 	defer unix.Close(init)
 	l := &launch{
 		mode: attached, container: c, console: -1, user: theCaller(),
-		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidfdSocket: opts.PidfdSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs, NoNewKeyring: opts.NoNewKeyring},
+		opts: CreateOptions{ConsoleSocket: opts.ConsoleSocket, PidfdSocket: opts.PidfdSocket, PidFile: opts.PidFile, PreserveFDs: opts.PreserveFDs, NoNewKeyring: c.State.NoNewKeyring},
 	}
 	if opts.Detach {
 		l.mode = detached
@@ -149,7 +148,7 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
 	f := facts{
-		id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, user: l.user,
+		id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, plain: l.spec.Process.Terminal && l.plainLines(), user: l.user,
 		joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(),
 	}
 	err := f.ofProcess(l.spec)
@@ -157,6 +156,9 @@ func (l *launch) followInside() error {
 		return err
 	}
 	if l.plan, err = compileExec(l.spec.Process, l.spec.Linux, l.namespaces(), &f); err != nil {
+		return err
+	}
+	if err := l.raiseLimits(); err != nil {
 		return err
 	}
 	if err := l.child.begin(l.plan); err != nil {

@@ -2,6 +2,7 @@ package libcontainer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -26,7 +27,7 @@ func (l *launch) compile() error {
 			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
 			Trees: l.trees, Label: mountLabel(l.spec), Kcore: exists("/proc/kcore"), IsDirectory: l.isDirectory, IsProc: isProc,
 		},
-		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring, user: l.user,
+		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring, plain: l.spec.Process.Terminal && l.plainLines(), user: l.user,
 	}
 	if l.spec.Linux.RootfsPropagation != "" {
 		parent, err := mountPoint(l.rootfs)
@@ -35,6 +36,7 @@ func (l *launch) compile() error {
 		}
 		f.root.ParentMount = parent
 	}
+	f.root.CgroupForeign = l.cgroupForeign()
 	cg := l.cgroup
 	if cg == nil { // a dry run
 		location, ok := cgroup.LocateUnit(l.layout, l.spec, l.container.ID)
@@ -79,6 +81,31 @@ func (l *launch) limitsLater(cg *cgroup.Cgroup) bool {
 	}
 	resources := linux.Resources
 	return resources == nil || resources.CPU == nil || resources.CPU.RealtimeRuntime == nil && resources.CPU.RealtimePeriod == nil
+}
+
+// cgroupForeign reports whether the cgroup namespace that the container is to be in is
+// owned by a user namespace above ours: the kernel lets us mount nothing of it.
+func (l *launch) cgroupForeign() bool {
+	path := "/proc/self/ns/cgroup"
+	if ns := namespace(l.spec, specs.CgroupNamespace); ns != nil {
+		if path = ns.Path; path == "" {
+			return false
+		}
+	}
+	if l.layout.Mode != cgroup.V2 || !cgroup.InUserNamespace() {
+		return false
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false // who joins it says why
+	}
+	defer unix.Close(fd)
+	owner, err := unix.IoctlRetInt(fd, unix.NS_GET_USERNS)
+	if err != nil {
+		return errors.Is(err, unix.EPERM) // ioctl_ns(2): outside our own
+	}
+	unix.Close(owner)
+	return false
 }
 
 func below(file, directory string) bool {
@@ -171,11 +198,14 @@ func ownCapabilities() (uint64, error) {
 
 // apparmorFor reports whether a profile is to be set: asked for, and possible.
 func apparmorFor(p *specs.Process) (bool, error) {
-	if p.ApparmorProfile == "" || p.ApparmorProfile == "unconfined" {
+	if p.ApparmorProfile == "" {
 		return false, nil
 	}
 	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	if err != nil || !strings.HasPrefix(string(enabled), "Y") {
+		if p.ApparmorProfile == "unconfined" { // it is
+			return false, nil
+		}
 		return false, errdefs.FailedPrecondition.Coded(errdefs.SpecInvalid, "process.apparmorProfile",
 			"process.apparmorProfile: apparmor: config provided but apparmor not supported")
 	}

@@ -97,6 +97,15 @@ func TestRemountsChangeTheFlagsOfWhatIsThere(t *testing.T) {
 }
 
 // What mount(2) cannot change in a remount is changed, too, and /proc can be remounted.
+// A tmpfs is made read-only last, by a remount, too.
+func TestRemountMakesATmpfsReadonly(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Mounts = append(s.spec.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"},
+		specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"remount", "ro"}},
+		specs.Mount{Destination: "/tmp/below", Type: "tmpfs", Source: "tmpfs"})
+	s.want("touch /tmp/x 2>/dev/null || echo refused; touch /tmp/below/x && echo written", "refused\nwritten")
+}
+
 func TestRemountsTakeAllOptions(t *testing.T) {
 	s := newSandbox(t)
 	s.must(os.MkdirAll(filepath.Join(s.dir, "data/sub"), 0o755))

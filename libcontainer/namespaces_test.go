@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // mapped gives the sandbox a user namespace whose ids start at 200000.
@@ -165,6 +166,41 @@ func TestUserNamespaceMapsIDs(t *testing.T) {
 	}
 }
 
+// The host's root is nobody in a user namespace: what enters one becomes its root.
+func TestWhatEntersAUserNamespaceIsItsRoot(t *testing.T) {
+	s := newSandbox(t)
+	s.mapped()
+	s.spec.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "mount -t tmpfs none etc && id -u >etc/hook"}}}}
+	s.running()
+	process := *s.spec.Process
+	process.Terminal = true
+	process.Args = []string{"sh", "-c", "cat /etc/hook; stat -c %u /dev/pts/0; echo written >/dev/pts/0"}
+	r := s.runtime(runtimeCall{Verb: "exec", Process: &process})
+	if got := strings.Join(strings.Fields(r.stdout), " "); got != "0 0 written" {
+		t.Errorf("got %q, %+v", got, r)
+	}
+}
+
+// Limits above the runtime's own need the host's root, not that of the namespace.
+func TestUserNamespaceHasLimitsAboveTheRuntimes(t *testing.T) {
+	s := newSandbox(t)
+	if own, err := ownCapabilities(); err != nil || own>>unix.CAP_SYS_RESOURCE&1 == 0 {
+		t.Skip("needs CAP_SYS_RESOURCE")
+	}
+	var own unix.Rlimit
+	s.must(unix.Getrlimit(unix.RLIMIT_NOFILE, &own))
+	hard := own.Max + 100
+	s.mapped()
+	s.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1000, Hard: hard}}
+	s.running()
+	process := *s.spec.Process
+	process.Args = []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; grep 'open files' /proc/1/limits"}
+	r := s.runtime(runtimeCall{Verb: "exec", Process: &process})
+	if want := fmt.Sprintf("1000 %d Max open files 1000 %d files", hard, hard); strings.Join(strings.Fields(r.stdout), " ") != want {
+		t.Errorf("got %+v, want %q", r, want)
+	}
+}
+
 // earlyAndByPlan runs a test of what the stage does before it knows its plan, or else by
 // that, as in a user namespace.
 func earlyAndByPlan(t *testing.T, test func(*testing.T, *sandbox)) {
@@ -193,6 +229,14 @@ func TestSessionKeyringIsItsOwn(t *testing.T) {
 		if got := s.sh(keyrings); strings.Contains(got, s.create.ID) {
 			t.Errorf("without a new keyring:\n%s", got)
 		}
+		s.running()
+		process := *s.spec.Process
+		process.Args = []string{"cat", "/proc/keys"}
+		if r := s.runtime(runtimeCall{Verb: "exec", Process: &process}); r.status != 0 || strings.Contains(r.stdout, s.create.ID) {
+			t.Errorf("exec without a new keyring: %+v", r)
+		}
+		s.clean()
+		s.create.ID += "-at-all"
 		s.create.NoNewKeyring, s.without = false, []string{"keyctl"}
 		s.want("echo ran", "ran")
 	})

@@ -225,7 +225,7 @@ func TestAttachedRunIsTheServicesProcess(t *testing.T) {
 	h := s.notifyHost(filepath.Join(s.dir, "host"))
 	s.spec.Process.Terminal = true
 	r := s.run("sh", "-c", s.says("MAINPID=1\nREADY=1", "READY=1\nSTATUS=again")+"; echo said; exit 3")
-	if r.status != 3 || r.stdout != "said\r\n" {
+	if r.status != 3 || r.stdout != "said\n" {
 		t.Errorf("got %+v", r)
 	}
 	h.mu.Lock()

@@ -1,7 +1,9 @@
 package libcontainer
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,7 +17,7 @@ import (
 // never reads half of it.
 func writePidFile(path string, pid int) error {
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	if err := os.WriteFile(temporary, []byte(strconv.Itoa(pid)), 0o666); err != nil {
+	if err := writeNew(temporary, strconv.Itoa(pid)); err != nil {
 		return fmt.Errorf("writing the pid file: %w", err)
 	}
 	failpoint.At("pid-file-written")
@@ -24,6 +26,20 @@ func writePidFile(path string, pid int) error {
 		return fmt.Errorf("writing the pid file: %w", err)
 	}
 	return nil
+}
+
+// writeNew writes a file that was not there: one left by a runtime that was killed goes
+// first, and so does a link that somebody else made.
+func writeNew(path, text string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
 }
 
 // exitCode is a wait status as a shell shows it.

@@ -36,6 +36,7 @@ type facts struct {
 	available uint64 // capabilities the runtime can give
 	filter    *seccomp.Filter
 	keyring   bool // a new session keyring
+	plain     bool // the terminal leaves lines as they are
 	apparmor  bool // the host has it
 	user      caller
 	rootfs    string // exec: where the root is, if the container has no mount namespace
@@ -272,7 +273,7 @@ func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 			plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
 			sync(stepMaps, "writing its id maps")
 		}
-		plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
+		becomeRoot(plan)
 	}
 	if flags := uint64(newNamespaces(spec.Linux.Namespaces)) &^ unix.CLONE_NEWUSER; flags != 0 {
 		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(flags), Why: "making the other namespaces"})
@@ -285,6 +286,10 @@ func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 		sync(stepTime, "setting the clocks' offsets")
 	}
 	plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the new namespaces"})
+}
+
+func becomeRoot(plan *nsenter.Plan) {
+	plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
 }
 
 // sysctlPath returns the file of a sysctl below /proc. With a slash anywhere
@@ -316,6 +321,9 @@ func terminalPart(plan *nsenter.Plan, p *specs.Process, f *facts) {
 	op := nsenter.Op{Code: nsenter.Terminal, Why: "making the terminal"}
 	if size := p.ConsoleSize; size != nil {
 		op.Num = num(uint64(size.Height), uint64(size.Width))
+	}
+	if f.plain {
+		op.Num[2] = 1
 	}
 	if f.fd.container < 0 {
 		op.Flags = nsenter.Console // exec leaves /dev/console alone
@@ -401,6 +409,9 @@ func enterContainer(plan *nsenter.Plan, namespaces uint64, rootfs string) {
 	}
 	if namespaces != 0 {
 		plan.Add(nsenter.Op{Code: nsenter.SetnsAll, Num: num(namespaces), Why: "joining the container's namespaces"})
+	}
+	if namespaces&unix.CLONE_NEWUSER != 0 { // the host's root is nobody in there
+		becomeRoot(plan)
 	}
 	if rootfs != "" {
 		plan.Add(nsenter.Op{Code: nsenter.Chroot, Why: "switching to the container's root"})

@@ -77,7 +77,7 @@ type processPart struct {
 
 // compile appends the operations of a container's first process. Each has its place:
 //
-//   - before User, what root must do: limits, ownership;
+//   - before User, what root must do: limits (see raiseLimits), ownership;
 //   - limits after what prepare has done, HOME opens a file;
 //   - Chdir twice: root may not be allowed where the user is;
 //   - Lookup as the user, before Ready, so that create fails already;

@@ -495,10 +495,44 @@ func TestCopyIsExecutedWhereMemoryFilesAreNot(t *testing.T) {
 	}
 }
 
+func TestPausedContainerIsNotStarted(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Process.Args = []string{"true"}
+	if r := s.runtime(runtimeCall{Verb: "create"}); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	c, err := Open(s.create.Root, s.create.ID)
+	s.must(err)
+	s.must(Pause(t.Context(), c))
+	if r := s.runtime(runtimeCall{Verb: "start"}); errdefs.CodeOf(r.err) != errdefs.Paused || !strings.Contains(r.stderr, "cannot start a container in the paused state") {
+		t.Errorf("%+v", r)
+	}
+	s.must(Resume(t.Context(), c))
+	s.must(Delete(t.Context(), c.Root, c.ID, true))
+}
+
+func TestProfileThatSaysNothingIsNone(t *testing.T) {
+	s := newSandbox(t)
+	s.spec.Linux.Seccomp = &specs.LinuxSeccomp{}
+	s.want("grep Seccomp: /proc/self/status", "Seccomp:\t0")
+}
+
 func TestRootCanBeMovedAndShared(t *testing.T) {
 	s := newSandbox(t)
 	s.create.NoPivot = true
 	s.want("cat /proc/1/comm; ls -d /bin /work 2>/dev/null || :", "sh\n/bin")
+	// With a whole procfs or sysfs of the host's in the namespace who makes a user
+	// namespace may mount another, without masks.
+	s.spec.Linux.MaskedPaths = []string{"/proc/timer_list", "/sys/firmware"}
+	s.spec.Process.User = specs.User{UID: 1000, GID: 1000}
+	for _, fsType := range []string{"proc", "sysfs"} {
+		s.want("busybox unshare -Urpnmf mount -t "+fsType+" none /tmp 2>/dev/null || echo refused", "refused")
+	}
+	s.spec.Process.User = specs.User{}
+	s.spec.Linux.RootfsPropagation = "private"
+	if r := s.run("true"); r.err == nil || !strings.Contains(r.stderr, "not safe without pivot_root") {
+		t.Errorf("%+v", r)
+	}
 	s.create.NoPivot = false
 	s.spec.Linux.RootfsPropagation = "rshared"
 	s.want(`grep -c " / rw,relatime shared:" /proc/self/mountinfo`, "1")

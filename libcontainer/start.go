@@ -37,6 +37,8 @@ func Start(ctx context.Context, c *Container, opts StartOptions) error {
 	case Created:
 	case Stopped:
 		return errdefs.FailedPrecondition.Coded(errdefs.NotRunning, c.ID, "cannot start a container that has stopped")
+	case Paused:
+		return errdefs.FailedPrecondition.Coded(errdefs.Paused, c.ID, "cannot start a container in the paused state")
 	default:
 		return errdefs.FailedPrecondition.Coded(errdefs.AlreadyStarted, c.ID, "cannot start an already running container")
 	}

@@ -30,16 +30,17 @@ const (
 // State is ROOT/ID/state.json: what create knew and the kernel cannot tell.
 // Create writes it once the init's pid is known; nothing else does.
 type State struct {
-	ID          string            `json:"id"`
-	Bundle      string            `json:"bundle"`    // absolute
-	Rootfs      string            `json:"rootfs"`    // absolute
-	Pid         int               `json:"pid"`       // init, in the runtime's pid namespace
-	PidStart    uint64            `json:"pid_start"` // clock ticks since boot, field 22 of /proc/PID/stat
-	Created     time.Time         `json:"created"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	Cgroup      cgroup.Location   `json:"cgroup"`
-	Resctrl     resctrl.Group     `json:"resctrl,omitzero"`
-	Stdio       []string          `json:"stdio,omitempty"` // what descriptors 0 to 2 were, as "pipe:[123]": restore connects pipes anew
+	ID           string            `json:"id"`
+	Bundle       string            `json:"bundle"`    // absolute
+	Rootfs       string            `json:"rootfs"`    // absolute
+	Pid          int               `json:"pid"`       // init, in the runtime's pid namespace
+	PidStart     uint64            `json:"pid_start"` // clock ticks since boot, field 22 of /proc/PID/stat
+	Created      time.Time         `json:"created"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+	Cgroup       cgroup.Location   `json:"cgroup"`
+	Resctrl      resctrl.Group     `json:"resctrl,omitzero"`
+	NoNewKeyring bool              `json:"no_new_keyring,omitempty"` // those of exec have none of the container's either
+	Stdio        []string          `json:"stdio,omitempty"`          // what descriptors 0 to 2 were, as "pipe:[123]": restore connects pipes anew
 }
 
 // Container is a directory below the root, and what its state.json says.
@@ -50,10 +51,20 @@ type Container struct {
 
 // DefaultRoot is where containers live without --root.
 func DefaultRoot() string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && personal() {
 		return filepath.Join(dir, "ocirun")
 	}
 	return "/run/ocirun"
+}
+
+// personal reports whether XDG_RUNTIME_DIR is ours to use: not by root, whose it may be
+// by su or sudo, but by the root of a user namespace that another user made, as
+// rootless engines do. Runc's rule.
+func personal() bool {
+	if os.Geteuid() != 0 {
+		return true
+	}
+	return cgroup.InUserNamespace() && os.Getenv("USER") != "root"
 }
 
 // SeccompCache is the directory below root that keeps compiled filters.

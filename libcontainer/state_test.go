@@ -2,13 +2,16 @@ package libcontainer
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -354,6 +357,105 @@ func TestDeleteByForceOfAStateThatSaysLittleOrNothing(t *testing.T) {
 	}
 }
 
+// Half a container whose cgroup was somebody's before it kills nobody.
+func TestDeleteByForceLeavesOlderProcesses(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making cgroups needs root")
+	}
+	layout, err := cgroup.Detect()
+	if err != nil {
+		t.Skip(err)
+	}
+	path := "/engined-test-older-" + filepath.Base(t.TempDir()) + "-" + time.Now().Format("150405.000000")
+	cg, err := cgroup.Make(layout, &specs.Spec{Version: specs.Version, Linux: &specs.Linux{CgroupsPath: path}}, "half", cgroup.Options{})
+	if err != nil {
+		t.Skip("cgroups cannot be made here: ", err)
+	}
+	_, cmd := process(t)
+	if err := cmp.Or(cg.SetCPU(nil), cg.Add(cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()                                      //nolint:errcheck // it may be dead
+		cmd.Wait()                                              //nolint:errcheck // it was killed
+		if err := cg.Remove(context.Background()); err != nil { //nolint:usetesting // whose context has ended
+			t.Error(err)
+		}
+	})
+	c, err := Reserve(t.TempDir(), "half")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(c.Dir(), ConfigFile)
+	if err := os.WriteFile(file, []byte(`{"ociVersion":"1.3.0","linux":{"cgroupsPath":"`+path+`"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(file, later, later); err != nil {
+		t.Fatal(err)
+	}
+	if err := Delete(t.Context(), c.Root, "half", true); err != nil || unix.Access(c.Dir(), unix.F_OK) == nil {
+		t.Errorf("%v", err)
+	}
+	if alive, err := hasEnded(cmd.Process.Pid); err != nil || alive {
+		t.Errorf("the process was killed: %v", err)
+	}
+}
+
+func TestPidFileReplacesALink(t *testing.T) {
+	dir := t.TempDir()
+	other := filepath.Join(dir, "other")
+	if err := os.WriteFile(other, []byte("as it was"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(other, filepath.Join(dir, ".pid")); err != nil {
+		t.Fatal(err)
+	}
+	if err := writePidFile(filepath.Join(dir, "pid"), 12); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "pid")); err != nil || string(text) != "12" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if text, err := os.ReadFile(other); err != nil || string(text) != "as it was" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// The root of a user namespace has a directory of its own, as every user but root.
+func TestDefaultRoot(t *testing.T) {
+	const inside = "ENGINED_TEST_DEFAULT_ROOT"
+	if os.Getenv(inside) != "" {
+		fmt.Println("root=" + DefaultRoot())
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: for its default")
+	}
+	for _, test := range []struct {
+		flags uintptr
+		user  string
+		want  string
+	}{
+		{0, "", "/run/ocirun"},
+		{unix.CLONE_NEWUSER, "", "/somewhere/ocirun"},
+		{unix.CLONE_NEWUSER, "root", "/run/ocirun"},
+	} {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestDefaultRoot$")
+		cmd.Env = append(os.Environ(), inside+"=1", "XDG_RUNTIME_DIR=/somewhere", "USER="+test.user)
+		// Not all ids: that is how a user namespace is told from the host's.
+		ids := []syscall.SysProcIDMap{{HostID: 0, Size: 1}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: test.flags}
+		if test.flags != 0 {
+			cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = ids, ids
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "root="+test.want+"\n") {
+			t.Errorf("%+v: %v %s", test, err, out)
+		}
+	}
+}
+
 func TestPauseAndResumeRefuse(t *testing.T) {
 	c, cmd := process(t)
 	if err := Resume(t.Context(), c); err == nil || err.Error() != "container not paused" {
@@ -397,11 +499,27 @@ func TestMergeOfLimits(t *testing.T) {
 	if *touched.Memory.Limit != 100 || *touched.Memory.Swap != 300 {
 		t.Errorf("memory %d %d", *touched.Memory.Limit, *touched.Memory.Swap)
 	}
-	if *touched.CPU.Quota != 6 || *touched.CPU.Period != 10 || touched.CPU.Cpus != "0" || touched.CPU.Shares != nil {
+	if *touched.CPU.Quota != 6 || *touched.CPU.Period != 10 || touched.CPU.Cpus != "" || before.CPU.Cpus != "0" || touched.CPU.Shares != nil {
 		t.Errorf("cpu %+v", touched.CPU)
 	}
 	if *touched.Pids.Limit != 0 || *before.Pids.Limit != 0 || *before.BlockIO.Weight != 20 || before.Unified["memory.high"] != "1" {
 		t.Errorf("%+v", before)
+	}
+}
+
+func TestMergeOfMemoryWithoutALimit(t *testing.T) {
+	for _, test := range []struct{ limit, swap, want *int64 }{
+		{number(int64(-1)), nil, number(int64(-1))}, // swap has no limit alone
+		{number(int64(-1)), number(int64(0)), number(int64(-1))},
+		{number(int64(300)), nil, number(int64(200))},
+		{number(int64(300)), number(int64(0)), nil},
+		{nil, number(int64(0)), number(int64(200))},
+	} {
+		before := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: number(int64(100)), Swap: number(int64(200))}}
+		touched := merge(before, &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: test.limit, Swap: test.swap}})
+		if !reflect.DeepEqual(touched.Memory.Swap, test.want) {
+			t.Errorf("%+v: swap %v", test, touched.Memory.Swap)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -434,10 +435,102 @@ int op_pivot(struct stage *s, const struct plan_op *op)
 	return result;
 }
 
+/* All of a file, with a zero after it; NULL and errno if it cannot be had. */
+static char *read_whole(int fd)
+{
+	size_t size = 0, room = 1 << 16;
+	char *text = malloc(room);
+	while (text) {
+		ssize_t n = read(fd, text + size, room - size - 1);
+		if (n == 0) {
+			text[size] = '\0';
+			return text;
+		}
+		size += n > 0 ? (size_t)n : 0;
+		bool wants_more = n > 0 || errno == EINTR;
+		if (wants_more && size < room - 1)
+			continue;
+		char *larger = wants_more ? realloc(text, room *= 2) : NULL;
+		if (!larger)
+			free(text);
+		text = larger;
+	}
+	return NULL;
+}
+
+/* mountinfo writes blanks, line ends and backslashes in octal. */
+static void unescape(char *text)
+{
+	char *to = text;
+	for (; *text; to++) {
+		if (text[0] == '\\' && text[1] && text[2] && text[3]) {
+			*to = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+			text += 4;
+		} else {
+			*to = *text++;
+		}
+	}
+	*to = '\0';
+}
+
+/* The mount point of a line of mountinfo, proc_pid_mountinfo(5), if it is a whole procfs
+ * or sysfs outside `root`, else NULL. The line is cut up. */
+static char *whole_outside(char *line, const char *root)
+{
+	char *rest = line, *fields[5];
+	char *type = strstr(line, " - ");
+	if (!type || (strncmp(type + 3, "proc ", 5) != 0 && strncmp(type + 3, "sysfs ", 6) != 0))
+		return NULL;
+	for (int i = 0; i < 5; i++)
+		if (!(fields[i] = strsep(&rest, " ")))
+			return NULL;
+	unescape(fields[4]);
+	size_t length = strlen(root);
+	bool inside = strncmp(fields[4], root, length) == 0 && (fields[4][length] == '/' || fields[4][length] == '\0');
+	return strcmp(fields[3], "/") == 0 && !inside ? fields[4] : NULL;
+}
+
+/* Takes a mount away, or covers it where that is not ours to do. */
+static int take_away(const char *point)
+{
+	if (mount(NULL, point, NULL, MS_SLAVE | MS_REC, NULL) < 0)
+		return -1;
+	if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		return 0;
+	if (errno != EINVAL && errno != EPERM)
+		return -1;
+	return mount("tmpfs", point, "tmpfs", 0, NULL);
+}
+
+/* The host's mounts stay in the namespace. While a whole procfs or sysfs is among them
+ * the kernel lets who makes a user namespace mount another, and that has no masks. What
+ * was mounted last is taken away first. */
+static int take_away_outside(struct stage *s, const char *root)
+{
+	int fd = openat(s->slots[SLOT_PROC], "self/mountinfo", O_RDONLY | O_CLOEXEC);
+	char *mounts = fd < 0 ? NULL : read_whole(fd);
+	close_fd(fd);
+	if (!mounts)
+		return -1;
+	int result = 0;
+	while (result == 0) {
+		char *end = strrchr(mounts, '\n');
+		if (!end)
+			break;
+		*end = '\0';
+		char *line = strrchr(mounts, '\n');
+		char *point = whole_outside(line ? line + 1 : mounts, root);
+		result = point ? take_away(point) : 0;
+	}
+	free(mounts);
+	return result;
+}
+
 /* --no-pivot, for a root on the initial ramfs, which cannot be pivoted away. */
 int op_move_root(struct stage *s, const struct plan_op *op)
 {
-	(void)op;
+	if (take_away_outside(s, op_text(s, op, 0)) < 0)
+		return -1;
 	if (fchdir(s->slots[SLOT_ROOT]) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
 		return -1;
 	return chdir("/");

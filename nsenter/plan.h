@@ -96,13 +96,13 @@ enum plan_code {
 	OP_MASK,     /* hides t0 if it is there */
 	OP_READONLY, /* makes t0 read-only if it is there */
 	OP_PIVOT,    /* SLOT_ROOT becomes / by pivot_root */
-	OP_MOVE_ROOT, /* SLOT_ROOT becomes / by MS_MOVE and chroot */
+	OP_MOVE_ROOT, /* SLOT_ROOT, mounted at t0, becomes / by MS_MOVE and chroot */
 	OP_CHROOT,   /* SLOT_ROOT becomes / by chroot alone */
 
 	/* The process. */
 	OP_KEYRING,  /* joins a new session keyring named t0 */
 	OP_SETSID,
-	OP_TERMINAL, /* new pty of SLOT_ROOT's devpts as stdio; master to SLOT_CONSOLE; n0 rows, n1 columns */
+	OP_TERMINAL, /* new pty of SLOT_ROOT's devpts as stdio; master to SLOT_CONSOLE; n0 rows, n1 columns; with n2 it leaves line ends alone */
 	OP_STDIO_OWNER, /* gives stdio to uid n0 */
 	OP_PERSONALITY, /* n0 */
 	OP_AFFINITY, /* b = CPU mask, none: every CPU that the cgroup has */

@@ -24,6 +24,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "stage.h"
@@ -103,6 +104,16 @@ static int bind_console(struct stage *s, int terminal)
 	return result;
 }
 
+/* Without a carriage return before each line's end. */
+static int plain_lines(int terminal)
+{
+	struct termios mode;
+	if (tcgetattr(terminal, &mode) < 0)
+		return -1;
+	mode.c_oflag &= ~(tcflag_t)ONLCR;
+	return tcsetattr(terminal, TCSANOW, &mode);
+}
+
 int op_terminal(struct stage *s, const struct plan_op *op)
 {
 	struct winsize size = { .ws_row = (unsigned short)op->num[0], .ws_col = (unsigned short)op->num[1] };
@@ -112,6 +123,8 @@ int op_terminal(struct stage *s, const struct plan_op *op)
 
 	if (result == 0 && size.ws_row != 0)
 		result = ioctl(master, TIOCSWINSZ, &size);
+	if (result == 0 && op->num[2])
+		result = plain_lines(terminal);
 	if (result == 0 && (op->flags & FLAG_CONSOLE))
 		result = bind_console(s, terminal);
 	if (result == 0)

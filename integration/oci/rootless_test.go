@@ -249,6 +249,17 @@ func TestRootlessInsideAUserNamespace(t *testing.T) {
 			})
 			r.want("unshare -rm $R --root ../run/root run "+name+"; echo $?", "0\n5")
 		}
+		if !pureV2() {
+			return
+		}
+		r.spec(func(s *specs.Spec) { // the cgroup namespace is the host's: nothing of it can be mounted anew
+			s.Process.Args = []string{"/bin/sh", "-c", "test -d /cg && echo there"}
+			without(s, specs.UserNamespace)
+			without(s, specs.CgroupNamespace)
+			s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/cg", Type: "cgroup", Source: "cgroup", Options: []string{"ro"}})
+		})
+		r.want("unshare -rm $R --root ../run/root run foreign", "there")
 	})
 }
 

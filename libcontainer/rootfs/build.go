@@ -27,8 +27,9 @@ type Host struct {
 	Label       string          // SELinux context of file systems
 	Kcore       bool            // /proc/kcore is there
 	// IsDirectory asks for a bind's source, IsProc whether it is on procfs.
-	IsDirectory func(path string) (bool, error)
-	IsProc      func(path string) bool
+	CgroupForeign bool // the cgroup namespace is of a user namespace in which we are not root
+	IsDirectory   func(path string) (bool, error)
+	IsProc        func(path string) bool
 }
 
 // builder appends to the plan.
@@ -74,7 +75,7 @@ func Finish(plan *nsenter.Plan, spec *specs.Spec, host *Host) {
 		return
 	}
 	if host.NoPivot {
-		b.add(nsenter.Op{Code: nsenter.MoveRoot, Why: "moving the root to / (--no-pivot)"})
+		b.add(nsenter.Op{Code: nsenter.MoveRoot, Text: text(host.Rootfs), Why: "moving the root to / (--no-pivot)"})
 	} else {
 		b.add(nsenter.Op{Code: nsenter.Pivot, Why: "switching to the root by pivot_root"})
 	}

@@ -131,7 +131,7 @@ func (b *builder) target(destination, fsType string, kind uint64, why string) {
 // was in it, so that rro is ro.
 func sealedLater(m *specs.Mount, o *options) bool {
 	readonly := o.flags&unix.MS_RDONLY != 0 || o.recursive.set&unix.MOUNT_ATTR_RDONLY != 0
-	return readonly && !isBind(m, o) && o.flags&unix.MS_REMOUNT == 0 && (m.Type == "tmpfs" || clean(m.Destination) == "/dev")
+	return readonly && !isBind(m, o) && (m.Type == "tmpfs" || clean(m.Destination) == "/dev")
 }
 
 // fileSystem adds a mount that is not a bind.
@@ -252,10 +252,10 @@ func (b *builder) attributes(slot uint64, own attrs, o *options, why string) {
 
 // cgroupIsForeign reports whether the kernel refuses to mount v2's hierarchy:
 // it is at destination already, because the host's whole /sys was bound before,
-// as `spec --rootless` does; or the user namespace has no cgroup namespace of
-// its own, and the host's belongs to another.
+// as `spec --rootless` does; or the user namespace, or that which the runtime is in,
+// has no cgroup namespace of its own, and the host's belongs to another.
 func (b *builder) cgroupIsForeign(destination string) bool {
-	if b.userNamespace() && !b.newCgroupNamespace() {
+	if b.host.CgroupForeign || b.userNamespace() && !b.newCgroupNamespace() {
 		return true
 	}
 	return destination == "/sys/fs/cgroup" && slices.ContainsFunc(b.spec.Mounts, func(m specs.Mount) bool {
