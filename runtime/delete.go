@@ -89,12 +89,10 @@ func (c *Container) awaitShim(ctx context.Context) error {
 
 // Raze kills shim and container and has the runtime delete what it keeps.
 func (c *Container) Raze(ctx context.Context) error {
-	if err := c.killShim(ctx); err != nil {
-		return err
-	}
+	err := c.killShim(ctx) // what is stuck there must not keep the container alive
 	failpoint.At("runtime-shim-killed")
 	c.adoptOrphans()
-	err := errors.Join(c.killCgroup(ctx), c.invoke(ctx, nil, "delete", "--force", c.record.ID))
+	err = errors.Join(err, c.killCgroup(ctx), c.invoke(ctx, nil, "delete", "--force", c.record.ID))
 	reapStrays()
 	return err
 }
@@ -110,10 +108,7 @@ func (c *Container) killShim(ctx context.Context) error {
 			return fmt.Errorf("killing shim %d: %w", process.pid, err)
 		}
 	}
-	if err := c.awaitShim(ctx); err != nil {
-		return err
-	}
-	return c.endCalls(ctx)
+	return errors.Join(c.awaitShim(ctx), c.endCalls(ctx))
 }
 
 // Bury kills what a dead shim has left and writes lost.json for every process

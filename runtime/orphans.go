@@ -3,8 +3,10 @@ package runtime
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 
@@ -41,26 +43,41 @@ func (c *Container) adoptOrphans() {
 	}
 }
 
-// reapStrays reaps what else dead shims have left to us: without a pid namespace every
-// process of a container whose parent ended first, and what a killed runtime had begun.
-// Those that we wait for ourselves are in our session, but for shims, which may be
-// reaped here, see bury.
+// ReapStrays reaps until ctx ends what dead shims leave to us, when it ends: without a
+// pid namespace every process of a container whose parent ended first, with one those
+// that a dead shim had added without a word of it, for which its first process waits, and
+// what a killed runtime or a hook had begun. It is for a process that waits for all
+// children in other sessions by a pidfd, as we do for shims.
+func ReapStrays(ctx context.Context) {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, unix.SIGCHLD)
+	defer signal.Stop(ended)
+	for {
+		reapStrays()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+		}
+	}
+}
+
+// reapStrays looks at the children of the first thread, which are few: the kernel gives
+// orphans to that, and other threads have those that they began themselves. Of the others
+// those that package os waits for are in our session.
 func reapStrays() {
 	own, err := unix.Getsid(0)
 	if err != nil {
 		return
 	}
-	lists, _ := filepath.Glob("/proc/self/task/*/children")
-	for _, list := range lists {
-		children, _ := os.ReadFile(list)
-		for field := range bytes.FieldsSeq(children) {
-			pid, err := strconv.Atoi(string(field))
-			if err != nil {
-				continue
-			}
-			if session, err := unix.Getsid(pid); err == nil && session != own {
-				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
-			}
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid())) // of kernels that can restore processes
+	for field := range bytes.FieldsSeq(children) {
+		pid, err := strconv.Atoi(string(field))
+		if err != nil {
+			continue
+		}
+		if session, err := unix.Getsid(pid); err == nil && session != own {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		}
 	}
 }
@@ -77,19 +94,20 @@ func (c *Container) endCalls(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("looking for what shim %d has called: %w", self.Pid, err)
 	}
+	var failed []error
 	for _, p := range group {
 		if err := p.kill(); err != nil {
-			return fmt.Errorf("killing process %d, which shim %d has called: %w", p.pid, self.Pid, err)
+			failed = append(failed, fmt.Errorf("killing process %d, which shim %d has called: %w", p.pid, self.Pid, err))
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.host.Limits.Shim)
 	defer cancel()
 	for _, p := range group {
 		if err := p.wait(ctx); err != nil {
-			return errdefs.Unavailable.Errorf("process %d, which shim %d has called, was killed and does not end: %w", p.pid, self.Pid, err)
+			failed = append(failed, errdefs.Unavailable.Errorf("process %d, which shim %d has called, was killed and does not end: %w", p.pid, self.Pid, err))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // groupOf returns the processes of a dead shim's group. The number may be another's by

@@ -1,13 +1,16 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,5 +213,30 @@ func TestInterfacesAreRead(t *testing.T) {
 	}
 	if _, err := parseInterfaces("eth0: 1 2 3\n"); errdefs.KindOf(err) != errdefs.DataLoss {
 		t.Error(err)
+	}
+}
+
+// What a child leaves behind is ours, and reaped when it ends.
+func TestStraysAreReaped(t *testing.T) {
+	if err := BecomeSubreaper(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var reaper sync.WaitGroup
+	reaper.Go(func() { ReapStrays(ctx) })
+	defer reaper.Wait()
+	defer cancel()
+	out, err := exec.Command("/bin/sh", "-c", "setsid sleep 0.1 >/dev/null 2>&1 & echo $!").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); !errors.Is(unix.Kill(pid, 0), unix.ESRCH); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d is still there", pid)
+		}
 	}
 }

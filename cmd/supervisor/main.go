@@ -14,6 +14,7 @@ import (
 	goruntime "runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -137,6 +138,11 @@ func run(o options, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	reaping, stopReaping := context.WithCancel(context.Background())
+	var reaper sync.WaitGroup
+	reaper.Go(func() { runtime.ReapStrays(reaping) })
+	defer reaper.Wait()
+	defer stopReaping()
 	if o.metrics != "" {
 		listener, err := supervisor.Listen(o.metrics)
 		if err != nil {
