@@ -33,33 +33,36 @@ func (s *Shim) spawn(argv []string, files [3]int, exited func(unix.WaitStatus)) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.watch(pid, pidfd, exited)
-	if err != nil {
-		_ = unix.Kill(pid, unix.SIGKILL)
-	}
-	return c, err
+	return s.watch(pid, pidfd, exited)
 }
 
-// adopt waits for a process that became our child, dead already or not.
+// adopt waits for a process that became our child, dead already or not. One that
+// cannot be watched is killed.
 func (s *Shim) adopt(pid int, exited func(unix.WaitStatus)) (*child, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
+		killUnwatched(pid)
 		return nil, fmt.Errorf("opening a pidfd of process %d: %w", pid, err)
 	}
 	return s.watch(pid, pidfd, exited)
 }
 
-// watch takes over pidfd.
+// watch takes over pidfd. A process that cannot be watched is killed.
 func (s *Shim) watch(pid, pidfd int, exited func(unix.WaitStatus)) (*child, error) {
 	c := &child{pid: pid, pidfd: pidfd, exited: exited}
 	var err error
 	if c.source, err = s.add(pidfd, unix.EPOLLIN, func(uint32) { s.reap(c) }); err != nil {
+		killUnwatched(pid)
 		unix.Close(pidfd)
 		return nil, err
 	}
 	s.children[pid] = c
 	return c, nil
 }
+
+// killUnwatched kills a child by its pid, which cannot have become another's before
+// reapStrays.
+func killUnwatched(pid int) { _ = unix.Kill(pid, unix.SIGKILL) }
 
 // reap collects the status of a child whose pidfd says that it is dead.
 func (s *Shim) reap(c *child) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,12 +15,19 @@ import (
 )
 
 // killStrays kills the children that we do not know: what a runtime that was
-// killed half way left running, its hooks too. Only we reap them, so a pid
-// cannot have become another's.
+// killed half way left running, its hooks too.
 func (s *Shim) killStrays() {
+	for _, pid := range s.strays() {
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// strays returns the children that we do not know. Only we reap them, so a pid
+// cannot become another's until reapStrays.
+func (s *Shim) strays() (pids []int) {
 	tasks, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
-		return
+		return nil
 	}
 	for _, task := range tasks {
 		data, err := os.ReadFile(task)
@@ -28,10 +36,42 @@ func (s *Shim) killStrays() {
 		}
 		for pid := range strings.FieldsSeq(string(data)) {
 			if pid, err := strconv.Atoi(pid); err == nil && s.children[pid] == nil {
-				_ = unix.Kill(pid, unix.SIGKILL)
+				pids = append(pids, pid)
 			}
 		}
 	}
+	return pids
+}
+
+// killUnnamed kills what a runtime has started that failed, or named no pid. It is
+// a stray like those of other starts and, where the container shares our pid
+// namespace, its orphans: nobody but this start's processes has its pipes. One on
+// a terminal has none; it is hung up when that is closed.
+func (l *launch) killUnnamed() {
+	var pipes []string
+	for _, o := range l.outputs {
+		if pipe, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(o.fd)); err == nil {
+			pipes = append(pipes, pipe) // pipe:[INODE], the same at both ends
+		}
+	}
+	for _, pid := range l.s.strays() {
+		if holdsAny(pid, pipes) {
+			logf("process %s: %d is killed, which its failed start has left", l.name, pid)
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+// holdsAny reports whether a process has one of the pipes open.
+func holdsAny(pid int, pipes []string) bool {
+	links, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/fd/*")
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(links, func(link string) bool {
+		open, err := os.Readlink(link)
+		return err == nil && slices.Contains(pipes, open)
+	})
 }
 
 // A killed process is in its cgroup until it is dead, which nothing tells of a

@@ -267,15 +267,15 @@ func (l *launch) command() string {
 	return spec.Process.Args[0]
 }
 
-// began takes the new process over.
+// began takes the new process over. It becomes a known child first of all: what
+// fails after that has something to kill.
 func (l *launch) began() error {
-	text, err := os.ReadFile(l.file(pidFile))
+	pid, err := l.readPid()
 	if err != nil {
-		return fmt.Errorf("the runtime wrote no pid: %w", err)
+		return err
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid <= 1 {
-		return errdefs.Internal.Errorf("the runtime wrote %q as pid", text)
+	if l.child, err = l.s.adopt(pid, l.process.exited); err != nil {
+		return err
 	}
 	if l.ears >= 0 {
 		if err := l.takeConsole(); err != nil {
@@ -291,14 +291,23 @@ func (l *launch) began() error {
 		return err
 	}
 	failpoint.At("shim-started-written")
-	if l.child, err = l.s.adopt(pid, l.process.exited); err != nil {
-		return err
-	}
 	l.phase = running
 	if l.request.CreateOnly {
 		l.phase = created
 	}
 	return l.open()
+}
+
+func (l *launch) readPid() (int, error) {
+	text, err := os.ReadFile(l.file(pidFile))
+	if err != nil {
+		return 0, fmt.Errorf("the runtime wrote no pid: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		return 0, errdefs.Internal.Errorf("the runtime wrote %q as pid", text)
+	}
+	return pid, nil
 }
 
 // open connects the process's stdio to the loop.
@@ -320,17 +329,38 @@ func (l *launch) open() error {
 	return nil
 }
 
-// clean gives back what a failed start left, with the runtime, then answers.
+// clean gives back what a failed start left, then answers.
 func (l *launch) clean(cause error) {
-	if l.child != nil && l.child.pidfd >= 0 {
-		// It runs, but not as it was to. Its status is nobody's.
-		l.child.exited = func(unix.WaitStatus) {}
-		_ = l.child.kill(unix.SIGKILL)
-	}
-	if l.name != proto.Init {
+	switch {
+	case l.name == proto.Init:
+		_ = l.discard(func() {}) // `delete --force` kills it too
+		l.cleanContainer(cause)
+	case l.child == nil:
+		l.killUnnamed()
 		l.fail(cause)
-		return
+	default:
+		if err := l.discard(func() { l.fail(cause) }); err != nil {
+			l.fail(errors.Join(cause, err))
+		}
 	}
+}
+
+// discard kills the process, which runs but not as it was to, and calls gone when
+// it is reaped. Its status is nobody's.
+func (l *launch) discard(gone func()) error {
+	if l.child == nil {
+		return nil
+	}
+	l.child.exited = func(unix.WaitStatus) { gone() }
+	if err := l.child.kill(unix.SIGKILL); err != nil {
+		l.child.exited = func(unix.WaitStatus) {}
+		return fmt.Errorf("killing process %d: %w", l.child.pid, err)
+	}
+	return nil
+}
+
+// cleanContainer has the runtime remove what is left of the container, then answers.
+func (l *launch) cleanContainer(cause error) {
 	l.s.killStrays()
 	_, err := l.s.invoke(invocation{
 		verb: "delete", args: []string{"--force", l.s.ID}, log: proto.RuntimeLog, files: [3]int{-1, -1, -1},
