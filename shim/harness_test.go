@@ -254,7 +254,12 @@ func (b *box) jsonLog() *proto.Log {
 // logged returns the log as stream:line strings.
 func (b *box) logged() string {
 	b.t.Helper()
-	r, err := logfile.NewReader(logfile.JSONFile, b.logPath(), logfile.ReadOptions{Tail: -1})
+	return b.loggedAt(b.logPath())
+}
+
+func (b *box) loggedAt(path string) string {
+	b.t.Helper()
+	r, err := logfile.NewReader(logfile.JSONFile, path, logfile.ReadOptions{Tail: -1})
 	must(b.t, err)
 	defer r.Close()
 	var text strings.Builder
@@ -266,6 +271,14 @@ func (b *box) logged() string {
 		must(b.t, err)
 		fmt.Fprintf(&text, "%s:%s", e.Stream, e.Line)
 	}
+}
+
+// said returns shim.log.
+func (b *box) said() string {
+	b.t.Helper()
+	text, err := os.ReadFile(filepath.Join(b.dir, proto.LogFile))
+	must(b.t, err)
+	return string(text)
 }
 
 // attach gives the shim one end of a connection and returns the other.

@@ -158,6 +158,47 @@ func compressNow(t *testing.T, w *Writer) {
 	w.Compressed(err == nil)
 }
 
+// Where compressing fails it would fail again: the disk is full until something
+// goes. Nothing is lost meanwhile.
+func TestFailedCompressionIsNotRetriedBeforeTheNextRotation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w := open(t, shim.Log{Driver: JSONFile, Path: path, MaxSize: 2000, MaxFile: 5, Compress: true})
+	written := 0
+	fill := func(files int) {
+		for len(w.kept) < files {
+			w.Write(Stdout, fmt.Appendf(nil, "line %d\n", written), noon)
+			written++
+		}
+	}
+	fill(1)
+	for range 2 {
+		c, ok := w.Compress()
+		if !ok {
+			t.Fatal("nothing is to be compressed after a rotation")
+		}
+		os.NewFile(uintptr(c.From), "from").Close()
+		os.NewFile(uintptr(c.To), "to").Close()
+		w.Compressed(false)
+		w.Write(Stdout, fmt.Appendf(nil, "line %d\n", written), noon)
+		written++
+		if _, again := w.Compress(); again {
+			t.Fatal("what has just failed is tried again")
+		}
+		fill(len(w.kept) + 1)
+	}
+	for range w.kept {
+		compressNow(t, w)
+	}
+	for i, file := range w.kept {
+		if !file.compressed {
+			t.Errorf("rotated file %d is not compressed after all", i+1)
+		}
+	}
+	if got := readAll(t, JSONFile, path, ReadOptions{Tail: -1}); len(got) != written {
+		t.Errorf("%d of %d lines are left", len(got), written)
+	}
+}
+
 func TestFollowerLosesNothingAcrossRotation(t *testing.T) {
 	for _, driver := range []string{JSONFile, Local} {
 		t.Run(driver, func(t *testing.T) {

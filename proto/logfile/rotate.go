@@ -36,6 +36,7 @@ func (r *rotated) name(path string) string {
 type rotation struct {
 	kept        []*rotated // newest first
 	compressing *rotated
+	resting     bool  // compressing has failed since the last rotation
 	failed      error // why the last rotation did not happen
 }
 
@@ -130,6 +131,7 @@ func (w *Writer) rotate() {
 		return
 	}
 	w.kept = slices.Insert(w.kept, 0, &rotated{number: 1})
+	w.resting = false
 	failpoint.At("log-current-numbered")
 	if err := os.Rename(next, path); err != nil {
 		w.failed = err // the entries go on into next, which a reader does not find
@@ -196,9 +198,10 @@ type Compression struct {
 }
 
 // Compress returns the oldest rotated file that should be and is not
-// compressed, if there is one and none is being compressed.
+// compressed, if there is one and none is being compressed. After a failure there
+// is none until the next rotation: what has failed would fail again at once.
 func (w *Writer) Compress() (Compression, bool) {
-	if !w.spec.Compress || w.compressing != nil {
+	if !w.spec.Compress || w.compressing != nil || w.resting {
 		return Compression{}, false
 	}
 	for i := len(w.kept) - 1; i >= 0; i-- {
@@ -216,6 +219,7 @@ func (w *Writer) Compress() (Compression, bool) {
 		_ = unix.Flock(from, unix.LOCK_UN) // readers may have it meanwhile
 		to, err := unix.Open(w.spec.Path+".gz.tmp", unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o640)
 		if err != nil {
+			w.resting = true
 			unix.Close(from)
 			return Compression{}, false
 		}
@@ -233,6 +237,7 @@ func (w *Writer) Compressed(good bool) {
 	w.compressing = nil
 	temporary := w.spec.Path + ".gz.tmp"
 	if !good || !slices.Contains(w.kept, file) {
+		w.resting = !good
 		os.Remove(temporary)
 		return
 	}
@@ -245,6 +250,7 @@ func (w *Writer) Compressed(good bool) {
 	defer unix.Close(lock) // held until the plain one is gone
 	failpoint.At("log-compressed")
 	if err := os.Rename(temporary, (&rotated{file.number, true}).name(w.spec.Path)); err != nil {
+		w.resting = true
 		os.Remove(temporary)
 		return
 	}
