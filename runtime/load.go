@@ -172,7 +172,8 @@ func (c *Container) Process(name string) (Process, error) {
 // ErrShimDead says that the shim is dead and will tell nothing more.
 var ErrShimDead = errors.New("the shim is dead")
 
-// reconnectDelay is the pause before a living shim that has hung up is called again.
+// reconnectDelay is the pause before a living shim that has hung up is called again,
+// and before one that has refused Hello is asked again.
 const reconnectDelay = time.Second
 
 // Next waits until a process has exited and returns its name, or "" when any
@@ -210,14 +211,32 @@ func (c *Container) greet(ctx context.Context) error {
 	if err != nil {
 		return c.reconnect(ctx)
 	}
-	if _, err := client.Hello(ctx); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	_, err = client.Hello(ctx)
+	switch {
+	case err == nil:
+		c.greeted = true
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errdefs.KindOf(err) == errdefs.Unavailable: // the connection has ended
 		return c.reconnect(ctx)
 	}
-	c.greeted = true
-	return nil
+	return c.refused(ctx, client, err)
+}
+
+// refused pauses after a shim has answered Hello with an error. It may do all else
+// that it is asked, so the connection stays; of exits it tells nothing, and Next's
+// caller looks for them each time.
+func (c *Container) refused(ctx context.Context, client *shim.Client, cause error) error {
+	c.host.Logger.Warn("a shim refuses to be greeted and is asked again", "container", c.record.ID, "error", cause)
+	timer := time.NewTimer(reconnectDelay)
+	defer timer.Stop()
+	select {
+	case <-client.Done():
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return ctx.Err()
 }
 
 // reconnect finds out whether a shim that hung up is dead, and calls it again

@@ -43,6 +43,11 @@ func (p *peer) handle(packet proto.Packet) {
 		p.withProcess(packet, p.s.release)
 	case proto.Forget:
 		p.withProcess(packet, p.s.forget)
+	case proto.List:
+		var req proto.ListRequest
+		if p.decode(packet, &req) {
+			p.answer(packet.ID, p.s.list(req.After), nil)
+		}
 	case proto.Delete:
 		p.s.delete(func(err error) { p.answer(packet.ID, nil, err) })
 	default:

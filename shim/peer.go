@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sort"
 
 	"golang.org/x/sys/unix"
 
@@ -171,10 +170,5 @@ func (s *Shim) tell(typ proto.Type, body any) {
 
 func (p *peer) hello(id uint32) {
 	p.notes = true
-	reply := proto.HelloReply{ID: p.s.ID, Self: p.s.self}
-	for name := range p.s.processes {
-		reply.Processes = append(reply.Processes, name)
-	}
-	sort.Strings(reply.Processes)
-	p.answer(id, reply, nil)
+	p.answer(id, proto.HelloReply{ID: p.s.ID, Self: p.s.self}, nil)
 }

@@ -49,9 +49,12 @@ type process struct {
 	exitWait *timer // exit.json could not be written
 }
 
+// maxName is how long a process's name may be.
+const maxName = 128
+
 // validName keeps a process's name a plain file name in the container's directory.
 func validName(name string) bool {
-	if name == "" || len(name) > 128 {
+	if name == "" || len(name) > maxName {
 		return false
 	}
 	for i := range len(name) {

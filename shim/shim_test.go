@@ -255,9 +255,8 @@ func TestExecdProcessesAreTheShims(t *testing.T) {
 		}
 		must(t, b.client.Forget(b.ctx, name))
 	}
-	hello, err := b.client.Hello(b.ctx)
-	if err != nil || jsonOf(hello.Processes) != `["init"]` {
-		t.Errorf("processes %v, %v", hello.Processes, err)
+	if left, err := b.client.List(b.ctx); err != nil || jsonOf(left) != `["init"]` {
+		t.Errorf("processes %v, %v", left, err)
 	}
 }
 

@@ -341,6 +341,22 @@ func (c *Client) Forget(ctx context.Context, process string) error {
 	return c.call(ctx, Forget, ProcessRef{process}, nil)
 }
 
+// List returns the names of the processes that were started and not forgotten, in
+// their order. A shim that is older than the request answers NotImplemented.
+func (c *Client) List(ctx context.Context) (names []string, err error) {
+	for after := ""; ; {
+		var reply ListReply
+		if err := c.call(ctx, List, ListRequest{after}, &reply); err != nil {
+			return nil, err
+		}
+		names = append(names, reply.Processes...)
+		if !reply.More || len(reply.Processes) == 0 {
+			return names, nil
+		}
+		after = names[len(names)-1]
+	}
+}
+
 // Delete removes the container by force and ends the shim.
 func (c *Client) Delete(ctx context.Context) error {
 	return c.call(ctx, Delete, nil, nil)

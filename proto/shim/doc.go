@@ -63,6 +63,7 @@
 //	Attach       AttachRequest    1     -          the connection is the shim's (its one fd)
 //	Release      ProcessRef       -     -          output held for Request.AwaitAttach flows
 //	Forget       ProcessRef       -     -          an exited process's descriptors and memory are given back
+//	List         ListRequest      -     ListReply  at once: the processes that were started and not forgotten
 //	Delete       -                -     -          `RUNTIME delete --force` is done; the shim then exits
 //
 //	unasked      body             when

@@ -14,7 +14,7 @@ var bodies = map[Type]func() any{
 	Resize: func() any { return new(ResizeRequest) }, CloseStdin: func() any { return new(ProcessRef) },
 	Attach: func() any { return new(AttachRequest) }, Release: func() any { return new(ProcessRef) },
 	Forget: func() any { return new(ProcessRef) }, Exited: func() any { return new(ProcessRef) },
-	LogLost: func() any { return new(LogLostNote) },
+	LogLost: func() any { return new(LogLostNote) }, List: func() any { return new(ListRequest) },
 }
 
 // FuzzPacket: what parses is what was sent, and what its body decodes to

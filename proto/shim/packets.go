@@ -29,6 +29,7 @@ const (
 	Exited
 	LogLost
 	Adopt
+	List
 )
 
 // ProcessRef names a process: Init or an added one.
@@ -46,9 +47,19 @@ type Adoption struct {
 
 // HelloReply describes the shim to whoever connects.
 type HelloReply struct {
-	ID        string   `json:"id"`
-	Self      Self     `json:"self"`
-	Processes []string `json:"processes"` // all that were started and not forgotten
+	ID   string `json:"id"`
+	Self Self   `json:"self"`
+}
+
+// ListRequest asks for the processes whose names come after one, "" for the first.
+type ListRequest struct {
+	After string `json:"after,omitempty"`
+}
+
+// ListReply has as many names as fit into a packet, in their order.
+type ListReply struct {
+	Processes []string `json:"processes,omitempty"`
+	More      bool     `json:"more,omitempty"` // after the last of them
 }
 
 // SignalRequest asks for a signal to one process of the shim.

@@ -70,7 +70,7 @@ func (p Packet) Decode(v any) error {
 var typeNames = [...]string{
 	Ok: "Ok", Error: "Error", Hello: "Hello", Start: "Start", Resume: "Resume", Signal: "Signal",
 	Resize: "Resize", CloseStdin: "CloseStdin", Attach: "Attach", Release: "Release",
-	Forget: "Forget", Delete: "Delete", Exited: "Exited", LogLost: "LogLost", Adopt: "Adopt",
+	Forget: "Forget", Delete: "Delete", Exited: "Exited", LogLost: "LogLost", Adopt: "Adopt", List: "List",
 }
 
 // String returns the type's name as doc.go has it.
