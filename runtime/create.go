@@ -81,7 +81,7 @@ func (h *Host) lay(recipe Recipe) (_ *Container, err error) {
 	undo.Add("remove the container's directory", func(context.Context) error { return c.Remove() })
 	failpoint.At("runtime-directory-made")
 	// init comes first: a directory with container.json has a whole request.
-	if err := c.writeRequest(Init, recipe.Init); err != nil {
+	if err := c.writeRequest(recipe.Init); err != nil {
 		return nil, err
 	}
 	if recipe.Init.Checkpoint != "" {

@@ -10,19 +10,49 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/engined/engined/failpoint"
 	"github.com/engined/engined/proto/errdefs"
 	"github.com/engined/engined/proto/shim"
 )
 
-// writeRequest makes the directory of a new process with its request.json.
-func (c *Container) writeRequest(process string, request Request) error {
-	if err := os.Mkdir(c.processDir(process), 0o700); err != nil {
+// writeRequest makes the directory of init with its request.json.
+func (c *Container) writeRequest(request Request) error {
+	if err := os.Mkdir(c.processDir(Init), 0o700); err != nil {
+		return fmt.Errorf("making the directory of process %s: %w", Init, err)
+	}
+	if err := shim.WriteFile(c.processFile(Init, shim.RequestFile), request); err != nil {
+		return fmt.Errorf("writing the request for process %s: %w", Init, err)
+	}
+	return nil
+}
+
+// layProcess makes the directory of an added process, which has its name only
+// when all that the shim needs is in it.
+func (c *Container) layProcess(process string, spec *specs.Process, request Request) (err error) {
+	var undo errdefs.Undo
+	defer undo.OnError(&err)
+	aside, err := os.MkdirTemp(c.host.StateDir, trashPrefix+c.record.ID+"-*")
+	if err != nil {
 		return fmt.Errorf("making the directory of process %s: %w", process, err)
 	}
-	if err := shim.WriteFile(c.processFile(process, shim.RequestFile), request); err != nil {
+	undo.Add("remove what was laid of process "+process, func(context.Context) error { return os.RemoveAll(aside) })
+	if err := shim.WriteFile(filepath.Join(aside, shim.RequestFile), request); err != nil {
 		return fmt.Errorf("writing the request for process %s: %w", process, err)
+	}
+	if err := shim.WriteFile(filepath.Join(aside, shim.ProcessFile), spec); err != nil {
+		return fmt.Errorf("writing the specification of process %s: %w", process, err)
+	}
+	failpoint.At("runtime-process-laid")
+	// rename(2) itself, which replaces an empty directory: an older supervisor leaves
+	// one if it is killed.
+	err = unix.Rename(aside, c.processDir(process))
+	if errors.Is(err, fs.ErrExist) {
+		return errdefs.AlreadyExists.Coded(errdefs.NameTaken, process, "container %s has a process %s already", c.record.ID, process)
+	}
+	if err != nil {
+		return fmt.Errorf("naming the directory of process %s: %w", process, err)
 	}
 	return nil
 }
@@ -32,20 +62,10 @@ func (c *Container) writeRequest(process string, request Request) error {
 func (c *Container) Add(ctx context.Context, process string, spec *specs.Process, request Request) (started Started, err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
-	undo.Add("remove the directory of process "+process, func(context.Context) error {
-		return os.RemoveAll(c.processDir(process))
-	})
-	err = c.writeRequest(process, request)
-	if errors.Is(err, fs.ErrExist) {
-		undo.Forget() // it is another's
-		return Started{}, errdefs.AlreadyExists.Coded(errdefs.NameTaken, process, "container %s has a process %s already", c.record.ID, process)
-	}
-	if err != nil {
+	if err := c.layProcess(process, spec, request); err != nil {
 		return Started{}, err
 	}
-	if err := shim.WriteFile(c.processFile(process, shim.ProcessFile), spec); err != nil {
-		return Started{}, fmt.Errorf("writing the specification of process %s: %w", process, err)
-	}
+	undo.Add("remove the directory of process "+process, func(context.Context) error { return c.Discard(process) })
 	failpoint.At("runtime-process-written")
 	started, err = c.Start(ctx, process)
 	failpoint.At("runtime-process-started")
@@ -139,8 +159,29 @@ func (c *Container) Forget(ctx context.Context, process string) error {
 		return err
 	}
 	failpoint.At("runtime-process-forgotten")
-	if err := os.RemoveAll(c.processDir(process)); err != nil {
+	return c.Discard(process)
+}
+
+// Discard makes a process's directory disappear at once, then removes what was in
+// it. It is no error that it is not there.
+func (c *Container) Discard(process string) error {
+	trash := filepath.Join(c.host.StateDir, fmt.Sprintf("%s%s-%d", trashPrefix, c.record.ID, time.Now().UnixNano()))
+	err := os.Rename(c.processDir(process), trash)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	failpoint.At("runtime-process-renamed")
+	if err == nil {
+		err = os.RemoveAll(trash)
+	}
+	if err != nil {
 		return fmt.Errorf("removing the directory of process %s: %w", process, err)
 	}
 	return nil
+}
+
+// Holds reports whether the container's directory has anything of a process.
+func (c *Container) Holds(process string) bool {
+	_, err := os.Lstat(c.processDir(process))
+	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -121,6 +121,9 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	if err == nil && !unsure {
 		err = s.recordFound(c, found, known)
 	}
+	if err == nil {
+		err = s.recordForgotten(c, known)
+	}
 	if err != nil {
 		return // stopping
 	}
@@ -198,21 +201,40 @@ func (s *Supervisor) recordFound(c *container, found []runtime.Process, known re
 				return err
 			}
 		}
-		if err := s.recordExit(c, f.Name, exit); err != nil {
-			return err
-		}
-		// Recorded before, it has changed nothing now.
-		if err := s.ask(func(*table) error { c.ensureExited(f.Name, exit); return nil }); err != nil {
+		if err := s.ensureExit(c, f.Name, exit); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *container) ensureExited(name string, exit *api.Exit) {
-	if p := c.process(name); p != nil && p.exit == nil {
-		c.exited(p, exit)
+// recordForgotten records that the names of added processes are free of which the
+// journal knows and the directory does not: the last supervisor was killed before
+// it recorded what it had forgotten.
+func (s *Supervisor) recordForgotten(c *container, known recorded) error {
+	id := c.handle.ID()
+	for name, progress := range known.processes {
+		if name == runtime.Init || c.handle.Holds(name) {
+			continue
+		}
+		if err := s.recordLoss(id, name, progress); err != nil {
+			return err
+		}
+		if err := s.record(&api.Event{Type: eventForget, Id: id, Pid: name}, func(*table) {}); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// recordLoss records the exit of a process whose directory is gone, if its start is
+// recorded and no exit.
+func (s *Supervisor) recordLoss(id, name string, progress progress) error {
+	if progress != recordedStart {
+		return nil
+	}
+	exit := exitMessage(runtime.Exit{Status: lostStatus, Time: time.Now(), Reason: "its state directory is gone"})
+	return s.record(&api.Event{Type: eventExit, Id: id, Pid: name, Status: exit.Status, Exit: exit}, func(*table) {})
 }
 
 // recordVanished records the end of what the journal knows and the state
@@ -224,12 +246,7 @@ func (s *Supervisor) recordVanished(known facts, ids []string) {
 			continue
 		}
 		for _, name := range slices.Backward(slices.Sorted(maps.Keys(processes))) {
-			if processes[name] != recordedStart {
-				continue
-			}
-			exit := exitMessage(runtime.Exit{Status: lostStatus, Time: time.Now(), Reason: "its state directory is gone"})
-			event := &api.Event{Type: eventExit, Id: id, Pid: name, Status: exit.Status, Exit: exit}
-			if s.record(event, func(*table) {}) != nil {
+			if s.recordLoss(id, name, processes[name]) != nil {
 				return
 			}
 		}

@@ -173,11 +173,23 @@ func (s *Supervisor) mayExit(c *container, name string) (may bool) {
 
 func (s *Supervisor) recordExit(c *container, name string, exit *api.Exit) error {
 	event := &api.Event{Type: eventExit, Id: c.handle.ID(), Pid: name, Status: exit.Status, Exit: exit}
-	return s.record(event, func(*table) {
-		if p := c.process(name); p != nil && p.exit == nil {
-			c.exited(p, exit)
-		}
-	})
+	return s.record(event, func(*table) { c.ensureExited(name, exit) })
+}
+
+// ensureExit is recordExit for an exit that an earlier supervisor may have recorded:
+// the table has it afterwards. No process is added to the container meanwhile, which
+// might have the name of one that is forgotten.
+func (s *Supervisor) ensureExit(c *container, name string, exit *api.Exit) error {
+	if err := s.recordExit(c, name, exit); err != nil {
+		return err
+	}
+	return s.ask(func(*table) error { c.ensureExited(name, exit); return nil })
+}
+
+func (c *container) ensureExited(name string, exit *api.Exit) {
+	if p := c.process(name); p != nil && p.exit == nil {
+		c.exited(p, exit)
+	}
 }
 
 // forgetOldest keeps the exited processes of a container within keptExits.
@@ -225,8 +237,8 @@ func (s *Supervisor) finish(c *container, reason string) {
 	_ = s.ask(func(*table) error { c.dropOrphans(); return nil })
 	for _, name := range s.unfinished(c) {
 		exit := exitMessage(runtime.Exit{Status: lostStatus, Signal: lostStatus - 128, Time: time.Now(), Reason: reason})
-		if err := s.recordExit(c, name, exit); err != nil {
-			return
+		if s.ensureExit(c, name, exit) != nil {
+			return // stopping
 		}
 	}
 }
