@@ -22,7 +22,8 @@
 //     and the events after n together say everything, once.
 //   - A start and an exit are recorded once, across any number of restarts
 //     (facts in segment.go), and no exit is recorded before its start. So are
-//     kills for lack of memory, as often as the kernel's count is seen to grow.
+//     kills for lack of memory, as often as the kernel's count is seen to grow,
+//     and that a container is frozen or thawed.
 //   - Work once begun goes on to its end, also when its client is gone. What a
 //     killed supervisor leaves half done, the next one completes or undoes
 //     (restore.go): a container whose creation was not finished is removed.

@@ -32,3 +32,20 @@ func TestALateEventDoesNotMakeADeletedContainerKnown(t *testing.T) {
 		t.Error("the next container of that id is taken for the deleted one")
 	}
 }
+
+// A container that ends while it is frozen is not to be thawed by the next supervisor.
+func TestAContainerThatHasEndedIsNotPaused(t *testing.T) {
+	f := &facts{}
+	for _, test := range []struct {
+		kind   string
+		paused bool
+	}{
+		{eventCreated, false}, {eventStartContainer, false}, {eventPause, true}, {eventUpdate, true}, {eventResume, false},
+		{eventPause, true}, {eventExit, false}, {eventPause, true}, {eventDelete, false},
+	} {
+		f.note(&api.Event{Type: test.kind, Id: "web", Pid: "init"})
+		if got := f.of("web").paused; got != test.paused {
+			t.Errorf("paused after %s: %v", test.kind, got)
+		}
+	}
+}

@@ -107,7 +107,7 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	unsure := found[0].Request.CreateOnly && known.processes[runtime.Init]&recordedStart == 0
 	c := &container{handle: handle, status: statusCreated, oomKills: known.oomKills}
 	if !unsure {
-		c.status = s.restoredStatus(handle, found[0])
+		c.status = known.status()
 	}
 	for _, f := range found {
 		c.processes = append(c.processes, restoredProcess(f))
@@ -157,23 +157,28 @@ func restoredProcess(f runtime.Process) *process {
 	return p
 }
 
-// restoredStatus is what a container that was started is before its exit is looked at.
-func (s *Supervisor) restoredStatus(handle *runtime.Container, init runtime.Process) string {
+// recordFreeze records that a container has been frozen or thawed, if the kernel has
+// it otherwise than the journal: the last supervisor was killed between the two.
+func (s *Supervisor) recordFreeze(c *container, init runtime.Process, known recorded) error {
 	if init.Exit != nil {
-		return statusRunning
+		return nil
 	}
-	paused, err := handle.Paused()
+	paused, err := c.handle.Paused()
 	if err != nil {
-		s.logger.Debug("asking whether a container is paused", "container", handle.ID(), "error", err)
+		s.logger.Debug("asking whether a container is paused", "container", c.handle.ID(), "error", err)
+		return nil
+	}
+	if paused == known.paused {
+		return nil
 	}
 	if paused {
-		return statusPaused
+		return s.recordPause(c)
 	}
-	return statusRunning
+	return s.recordResume(c)
 }
 
-// recordFound records the starts and exits that are not recorded, init's exit
-// last, and puts all exits into the table.
+// recordFound records the starts, the freeze and the exits that are not recorded,
+// init's exit last, and puts all exits into the table.
 func (s *Supervisor) recordFound(c *container, found []runtime.Process, known recorded) error {
 	id := c.handle.ID()
 	for _, f := range found {
@@ -184,12 +189,14 @@ func (s *Supervisor) recordFound(c *container, found []runtime.Process, known re
 		apply := func(*table) {}
 		if f.Name == runtime.Init {
 			event.Type = eventStartContainer
-			status := s.restoredStatus(c.handle, f)
-			apply = func(*table) { c.turn(statusCreated, status) }
+			apply = func(*table) { c.turn(statusCreated, statusRunning) }
 		}
 		if err := s.record(event, apply); err != nil {
 			return err
 		}
+	}
+	if err := s.recordFreeze(c, found[0], known); err != nil {
+		return err
 	}
 	for _, f := range slices.Backward(found) {
 		if f.Exit == nil || f.Started == nil {
@@ -257,7 +264,7 @@ func (s *Supervisor) recordVanished(known facts, ids []string) {
 }
 
 func (f facts) copy() facts {
-	copied := facts{make(map[string]map[string]progress, len(f.Processes)), maps.Clone(f.OOMKills)}
+	copied := facts{make(map[string]map[string]progress, len(f.Processes)), maps.Clone(f.OOMKills), maps.Clone(f.Paused)}
 	for id, processes := range f.Processes {
 		copied.Processes[id] = maps.Clone(processes)
 	}

@@ -53,11 +53,13 @@ type segmentHeader struct {
 }
 
 // facts is what the events so far add up to, for everything not yet deleted. It
-// makes each start, each exit and each OOM one event across any number of
-// restarts, also when the event itself has left the journal.
+// makes each start, each exit, each OOM and each change between frozen and not one
+// event across any number of restarts, also when the event itself has left the
+// journal.
 type facts struct {
 	Processes map[string]map[string]progress `json:"facts"`               // by container id and name
 	OOMKills  map[string]uint64              `json:"oom_kills,omitempty"` // by container id
+	Paused    map[string]bool                `json:"paused,omitempty"`    // true, by id of each frozen container
 }
 
 type progress uint8
@@ -93,6 +95,7 @@ func (f *facts) note(event *api.Event) {
 	case eventDelete:
 		delete(f.Processes, event.Id)
 		delete(f.OOMKills, event.Id)
+		delete(f.Paused, event.Id)
 		return
 	case eventForget:
 		delete(f.Processes[event.Id], event.Pid)
@@ -113,6 +116,16 @@ func (f *facts) note(event *api.Event) {
 		processes[event.Pid] = recordedStart
 	case eventExit:
 		processes[event.Pid] |= recordedExit
+		if event.Pid == shim.Init {
+			delete(f.Paused, event.Id)
+		}
+	case eventPause:
+		if f.Paused == nil {
+			f.Paused = map[string]bool{}
+		}
+		f.Paused[event.Id] = true
+	case eventResume:
+		delete(f.Paused, event.Id)
 	case eventOOM:
 		if f.OOMKills == nil {
 			f.OOMKills = map[string]uint64{}
@@ -122,12 +135,23 @@ func (f *facts) note(event *api.Event) {
 }
 
 // of is what is recorded of one container.
-func (f *facts) of(id string) recorded { return recorded{f.Processes[id], f.OOMKills[id]} }
+func (f *facts) of(id string) recorded {
+	return recorded{f.Processes[id], f.OOMKills[id], f.Paused[id]}
+}
 
 // recorded is facts of one container.
 type recorded struct {
 	processes map[string]progress
 	oomKills  uint64
+	paused    bool
+}
+
+// status is what a container that was started is, as far as it is recorded.
+func (r recorded) status() string {
+	if r.paused {
+		return statusPaused
+	}
+	return statusRunning
 }
 
 func segmentName(first uint64) string {

@@ -57,7 +57,11 @@ func (s *Supervisor) pause(ctx context.Context, id string) error {
 	if err := c.handle.Pause(ctx); err != nil {
 		return err
 	}
-	return s.record(&api.Event{Type: eventPause, Id: id}, func(*table) { c.turn(statusRunning, statusPaused) })
+	return s.recordPause(c)
+}
+
+func (s *Supervisor) recordPause(c *container) error {
+	return s.record(&api.Event{Type: eventPause, Id: c.handle.ID()}, func(*table) { c.turn(statusRunning, statusPaused) })
 }
 
 func (s *Supervisor) resume(ctx context.Context, id string) error {
@@ -73,7 +77,11 @@ func (s *Supervisor) resume(ctx context.Context, id string) error {
 	if err := c.handle.Unpause(ctx); err != nil {
 		return err
 	}
-	return s.record(&api.Event{Type: eventResume, Id: id}, func(*table) { c.turn(statusPaused, statusRunning) })
+	return s.recordResume(c)
+}
+
+func (s *Supervisor) recordResume(c *container) error {
+	return s.record(&api.Event{Type: eventResume, Id: c.handle.ID()}, func(*table) { c.turn(statusPaused, statusRunning) })
 }
 
 // turn changes the status unless an exit has come in between.
