@@ -26,7 +26,8 @@ type Recipe struct {
 }
 
 // Create makes the container's directory, starts its shim and has it start (or,
-// with Init.CreateOnly, create) the first process. On failure nothing is left.
+// with Init.CreateOnly, create) the first process. On failure nothing is left, or,
+// where that cannot be ended, a doomed directory for [Host.Clear].
 func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started Started, err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
@@ -35,9 +36,9 @@ func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started
 	if err != nil {
 		return nil, Started{}, err
 	}
-	undo.Add("remove the container's directory", func(context.Context) error { return c.Remove() })
+	undo.Add("end the container and remove its directory", c.Unmake)
+	undo.Add("record that the container is to go", func(context.Context) error { return c.Doom() })
 
-	undo.Add("end the shim and the container", c.End)
 	opening, err := c.launch(ctx)
 	if err != nil {
 		return nil, Started{}, err
@@ -47,6 +48,31 @@ func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started
 	}
 	failpoint.At("runtime-init-started")
 	return c, started, nil
+}
+
+// Unmake undoes a creation. If shim and container cannot be ended the directory
+// stays: without it nobody could try again.
+func (c *Container) Unmake(ctx context.Context) error {
+	defer c.Close()
+	if err := c.End(ctx); err != nil {
+		return fmt.Errorf("ending container %s, whose directory stays until that is done: %w", c.record.ID, err)
+	}
+	return c.Remove()
+}
+
+// Clear tries again to undo a creation that has left a doomed directory under this id.
+func (h *Host) Clear(ctx context.Context, id string) error {
+	if left := (&Container{host: h, dir: h.dir(id)}); !left.Doomed() {
+		return nil
+	}
+	c, _, err := h.Load(ctx, id)
+	if err == nil {
+		err = c.Unmake(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("undoing an earlier creation of container %s: %w", id, err)
+	}
+	return nil
 }
 
 // lay makes the container's directory with container.json and init/request.json.

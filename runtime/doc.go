@@ -14,7 +14,8 @@
 //   - A pid is used only together with its start time or as a pidfd.
 //   - A shim that was started is waited for: by pidfd, then reaped if it is a
 //     child of this process.
-//   - Whatever Create made is gone when it fails.
+//   - Whatever Create made is gone when it fails, or its directory stays and says
+//     that it is to go.
 //   - No call waits longer than its limit for a shim: it then fails with the code
 //     shim-stuck, naming the container. One stuck shim holds up no other.
 //

@@ -117,6 +117,43 @@ func TestCreateWithAShimThatDiesLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeEndedKeepsItsDirectory(t *testing.T) {
+	host := testHost(t)
+	scripts, bundle := t.TempDir(), t.TempDir()
+	host.Shim, host.Runtime = filepath.Join(scripts, "shim"), filepath.Join(scripts, "runtime")
+	err := errors.Join(
+		os.WriteFile(host.Shim, []byte("#!/bin/sh\nexit 1\n"), 0o700),
+		os.WriteFile(host.Runtime, []byte("#!/bin/sh\ntest ! -e "+scripts+"/refuse\n"), 0o700),
+		os.WriteFile(filepath.Join(scripts, "refuse"), nil, 0o600),
+		os.WriteFile(filepath.Join(bundle, "config.json"), []byte("{}"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := host.Create(t.Context(), Recipe{ID: "a", Bundle: bundle}); err == nil {
+		t.Error("a shim that dies makes a container")
+	}
+	for range 2 {
+		c, _, err := host.Load(t.Context(), "a")
+		if err != nil || !c.Doomed() {
+			t.Fatalf("what could not be deleted: %v", err)
+		}
+		if err := host.Clear(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "container a") {
+			t.Errorf("it cannot be deleted yet: %v", err)
+		}
+	}
+	if err := os.Remove(filepath.Join(scripts, "refuse")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second has nothing to do
+		if err := host.Clear(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+	}
+	if entries, _ := os.ReadDir(host.StateDir); len(entries) != 0 {
+		t.Errorf("left over: %v", entries)
+	}
+}
+
 func TestCreateWithAShimThatHangsEndsInTime(t *testing.T) {
 	host := testHost(t)
 	host.Shim = filepath.Join(t.TempDir(), "shim")

@@ -38,6 +38,9 @@ func (s *Supervisor) create(recipe runtime.Recipe) (*api.Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.host.Clear(s.life, recipe.ID); err != nil {
+		return nil, err
+	}
 	spec, err := bundleProcess(recipe.Bundle)
 	if err != nil {
 		return nil, err

@@ -62,6 +62,11 @@ func (s *Supervisor) delete(ctx context.Context, id string, force bool) (*api.De
 		}
 		return nil
 	})
+	if errdefs.CodeOf(err) == errdefs.NoSuchContainer && isID(id) {
+		if failed := s.host.Clear(ctx, id); failed != nil { // there is something of it after all
+			return nil, failed
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

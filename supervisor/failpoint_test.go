@@ -240,6 +240,71 @@ func TestRestoreIsKilled(t *testing.T) {
 	s.start()
 }
 
+// TestACreationThatCannotBeUndone: its directory stays until somebody can, who may be
+// the next to create or delete that id.
+func TestACreationThatCannotBeUndone(t *testing.T) {
+	t.Parallel()
+	s := newFailingStack(t)
+	bundle, fifo, refuse := s.bundle("exit 5"), filepath.Join(s.dir, "fifo"), filepath.Join(s.dir, "refuse")
+	script := filepath.Join(s.dir, "runtime")
+	text := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *\" delete \"*) test ! -e %s || exit 1;; esac\nexec %s \"$@\"\n", refuse, s.runtime)
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(script, []byte(text), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	create := func(id, stdout string) error {
+		_, err := s.client.CreateContainer(t.Context(), &api.CreateContainerRequest{Id: id, BundlePath: bundle, Runtime: script, Stdout: stdout}, grpc.WaitForReady(true))
+		return err
+	}
+	remove := func(id string) error {
+		_, err := s.client.DeleteContainer(t.Context(), &api.DeleteContainerRequest{Id: id, Force: true})
+		return err
+	}
+	for _, id := range []string{"created", "deleted", "restarted"} {
+		s.env = []string{"ENGINED_FAILPOINT=runtime-shim-greeted"}
+		s.start()
+		if err := create(id, fifo); errdefs.KindOf(err) != errdefs.Unavailable { // nobody opens the fifo
+			t.Errorf("the supervisor did not die: %v", err)
+		}
+		s.awaitKill()
+		if err := os.WriteFile(refuse, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.env = nil
+		s.start()
+		for what, err := range map[string]error{"create": create(id, ""), "delete": remove(id)} {
+			if err == nil || errdefs.CodeOf(err) == errdefs.NoSuchContainer || !strings.Contains(err.Error(), "earlier creation") {
+				t.Errorf("%s of what cannot be ended: %v", what, err)
+			}
+		}
+		if err := os.Remove(refuse); err != nil {
+			t.Fatal(err)
+		}
+		switch id {
+		case "created":
+			if err := create(id, ""); err != nil {
+				t.Error(err)
+			}
+			s.wait(id, "")
+			s.delete(id, false)
+		case "deleted":
+			if err := remove(id); errdefs.CodeOf(err) != errdefs.NoSuchContainer {
+				t.Error(err)
+			}
+		case "restarted":
+			s.end(unix.SIGKILL)
+			s.start()
+		}
+		s.settles(t, func() error {
+			if left := append(s.leftovers(), s.cgroups()...); len(left) != 1 { // the supervisor itself
+				return fmt.Errorf("%s: left over: %q", id, left)
+			}
+			return nil
+		})
+		s.end(unix.SIGTERM)
+	}
+	s.start()
+}
+
 // anyShim returns the pid of a container's shim from its directory.
 func (s *stack) anyShim(id string) (pid int) {
 	s.t.Helper()

@@ -85,10 +85,7 @@ func (s *Supervisor) restoreOne(id string, known recorded) {
 }
 
 func (s *Supervisor) undoCreate(handle *runtime.Container) {
-	if err := handle.End(s.life); err != nil {
-		s.logger.Error("undoing a creation that was cut off", "container", handle.ID(), "error", err)
-	}
-	if err := handle.Remove(); err != nil {
+	if err := handle.Unmake(s.life); err != nil { // whoever uses the id next tries again
 		s.logger.Error("undoing a creation that was cut off", "container", handle.ID(), "error", err)
 	}
 }
