@@ -1,12 +1,14 @@
 package runtime
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -118,14 +120,81 @@ func (c *Container) blame(ctx context.Context, process string, limit time.Durati
 		process, c.record.ID, limit)
 }
 
-// Resume starts the process that Start only created.
-func (c *Container) Resume(ctx context.Context) (started Started, err error) {
-	err = c.ask(ctx, c.host.Limits.Start, "start of the created process", func(ctx context.Context, client *shim.Client) (err error) {
-		started, err = client.Resume(ctx)
-		return err
-	})
-	failpoint.At("runtime-init-resumed")
-	return started, err
+// Resumption is how the start of a created process has gone.
+type Resumption struct {
+	Started Started
+	Err     error
+}
+
+// Resume starts the process that Start only created. The shim goes on when that takes
+// longer than its limit: the error is then ShimStuck, and late is where the shim's
+// answer comes, or at the latest the end of ctx or of the connection.
+func (c *Container) Resume(ctx context.Context) (started Started, late <-chan Resumption, err error) {
+	client, err := c.connected()
+	if err != nil {
+		return Started{}, nil, err
+	}
+	answers := make(chan Resumption, 1)
+	go func() {
+		started, err := client.Resume(ctx)
+		if err != nil && gone(client) {
+			err = c.lost(err)
+		}
+		answers <- Resumption{started, err}
+	}()
+	limit := c.host.Limits.Start
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case answer := <-answers:
+		failpoint.At("runtime-init-resumed")
+		return answer.Started, nil, answer.Err
+	case <-timer.C:
+		return Started{}, answers, errdefs.Unavailable.Coded(errdefs.ShimStuck, c.record.ID,
+			"the shim of container %s has not answered the start of the created process within %s", c.record.ID, limit)
+	}
+}
+
+// Busy returns a channel that closes when what the shim has called and waits for has
+// ended, or nil if there is nothing: a shim tells only who asked how a start has gone,
+// and that may have been a supervisor that is dead.
+func (c *Container) Busy() <-chan struct{} {
+	leader := c.ShimPid()
+	var calls []*shimProcess
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", leader))
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // a thread may have ended
+		for field := range bytes.FieldsSeq(children) {
+			pid, err := strconv.Atoi(string(field))
+			if err != nil || !inGroup(pid, leader) { // the container's processes are in others
+				continue
+			}
+			start, err := shim.StartTime(pid)
+			if err != nil {
+				continue // it has ended
+			}
+			call, err := findProcess(pid, start, false)
+			if err != nil || call == nil {
+				continue
+			}
+			if call.dead() { // and not reaped yet: nobody has to wait for it
+				<-call.exited()
+				continue
+			}
+			calls = append(calls, call)
+		}
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for _, call := range calls {
+			<-call.exited()
+		}
+	}()
+	return ended
 }
 
 // Signal sends a signal to one process.

@@ -125,22 +125,57 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 		return // stopping
 	}
 	if unsure { // asked later: a runtime that hangs holds up nobody else
-		s.queues.put(id, exclusive, func() { s.settleCreated(c, found, known) })
+		s.queues.put(id, exclusive, func() { s.settleCreated(c, found, known, firstPause) })
 	}
 }
 
+// How long settleCreated waits before it asks again a runtime that did not answer.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
 // settleCreated asks the runtime whether a restored container has been started, and
-// records what it has missed if so.
-func (s *Supervisor) settleCreated(c *container, found []runtime.Process, known recorded) {
+// records what it has missed if so. What it cannot find out it asks again, after pause.
+func (s *Supervisor) settleCreated(c *container, found []runtime.Process, known recorded, pause time.Duration) {
+	if !s.isCreated(c) {
+		return // its client was faster
+	}
 	created, err := c.handle.Created(s.life)
 	if err != nil {
 		s.logger.Warn("asking the runtime for a container's status", "container", c.handle.ID(), "error", err)
+		s.release(c)
+		over := make(chan struct{})
+		time.AfterFunc(pause, func() { close(over) })
+		s.settleAgain(c, found, known, over, min(2*pause, lastPause))
+		return
 	}
-	if !created && s.recordFound(c, found, known) != nil {
-		return // stopping
+	if created {
+		if busy := c.handle.Busy(); busy != nil { // maybe with a start that the last supervisor asked for
+			s.settleAgain(c, found, known, busy, pause)
+			return
+		}
 	}
-	_ = s.ask(func(*table) error { c.init().held = false; return nil })
-	s.noteExit(c, runtime.Init)
+	if !created {
+		if init, err := c.handle.Process(runtime.Init); err == nil { // written anew by the start
+			found[0] = init
+		}
+		if s.recordFound(c, found, known) != nil {
+			return // stopping
+		}
+	}
+	s.release(c)
+}
+
+// settleAgain calls settleCreated when there is a reason to.
+func (s *Supervisor) settleAgain(c *container, found []runtime.Process, known recorded, when <-chan struct{}, pause time.Duration) {
+	s.own.Go(func() {
+		select {
+		case <-when:
+			s.queues.put(c.handle.ID(), exclusive, func() { s.settleCreated(c, found, known, pause) })
+		case <-s.life.Done():
+		}
+	})
 }
 
 // restoredProcess is a process as its files have it. Its exit is not in it yet.
@@ -186,7 +221,10 @@ func (s *Supervisor) recordFound(c *container, found []runtime.Process, known re
 		apply := func(*table) {}
 		if f.Name == runtime.Init {
 			event.Type = eventStartContainer
-			apply = func(*table) { c.turn(statusCreated, statusRunning) }
+			apply = func(*table) {
+				c.started(c.init(), *f.Started)
+				c.turn(statusCreated, statusRunning)
+			}
 		}
 		if err := s.record(event, apply); err != nil {
 			return err

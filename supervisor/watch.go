@@ -124,7 +124,10 @@ func (s *Supervisor) noteExits(c *container) {
 
 // noteExit records a process's exit if there is one and it is not recorded.
 func (s *Supervisor) noteExit(c *container, name string) {
-	if s.isOrphan(c, name) {
+	switch {
+	case name == runtime.Init:
+		s.adoptResumed(c)
+	case s.isOrphan(c, name):
 		s.adoptStart(c, name)
 	}
 	if !s.mayExit(c, name) {
