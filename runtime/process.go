@@ -231,6 +231,17 @@ func (c *Container) Forget(ctx context.Context, process string) error {
 	return c.Discard(process)
 }
 
+// Known asks the shim for the processes that it has: those that it was asked to start
+// and that have not failed to, nor been forgotten.
+func (c *Container) Known(ctx context.Context) (names []string, err error) {
+	err = c.ask(ctx, c.host.Limits.Shim, "hello", func(ctx context.Context, client *shim.Client) error {
+		reply, err := client.Hello(ctx)
+		names = reply.Processes
+		return err
+	})
+	return names, err
+}
+
 // Discard makes a process's directory disappear at once, then removes what was in
 // it. It is no error that it is not there.
 func (c *Container) Discard(process string) error {

@@ -26,7 +26,8 @@
 //     and that a container is frozen or thawed.
 //   - Work once begun goes on to its end, also when its client is gone. What a
 //     killed supervisor leaves half done, the next one completes or undoes
-//     (restore.go): a container whose creation was not finished is removed.
+//     (restore.go): a container whose creation was not finished is removed, and of
+//     what a shim was asked to start it is found out whether it runs (settle.go).
 //   - A container outlives the supervisor; a shim's death ends its container,
 //     with status 137 and a reason.
 //

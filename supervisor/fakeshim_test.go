@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +29,7 @@ type fakeShim struct {
 	mu        sync.Mutex // guards what follows
 	listeners []*shim.Conn
 	running   map[string]*exec.Cmd
+	known     map[string]bool // started and not forgotten
 	ended     sync.WaitGroup
 }
 
@@ -39,7 +42,7 @@ func runFakeShim() {
 	if os.Args[1] == shim.SpareCommand {
 		bundle = awaitAdoption()
 	}
-	f := &fakeShim{bundle: bundle, running: map[string]*exec.Cmd{}}
+	f := &fakeShim{bundle: bundle, running: map[string]*exec.Cmd{}, known: map[string]bool{}}
 	start, _ := shim.StartTime(os.Getpid())
 	self := shim.Self{Pid: os.Getpid(), Start: start, Version: shim.Version}
 	if err := shim.WriteFile(shim.SelfFile, self); err != nil {
@@ -110,7 +113,7 @@ func (f *fakeShim) answer(conn *shim.Conn, p shim.Packet, self shim.Self) (any, 
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.listeners = append(f.listeners, conn)
-		return shim.HelloReply{Self: self}, nil
+		return shim.HelloReply{Self: self, Processes: slices.Sorted(maps.Keys(f.known))}, nil
 	case shim.Start:
 		return f.start(p)
 	case shim.Signal:
@@ -118,7 +121,14 @@ func (f *fakeShim) answer(conn *shim.Conn, p shim.Packet, self shim.Self) (any, 
 			return nil, err
 		}
 		return nil, f.kill(signal.Process, syscall.Signal(signal.Signal))
-	case shim.Forget, shim.CloseStdin, shim.Resize:
+	case shim.Forget:
+		var ref shim.ProcessRef
+		err := p.Decode(&ref)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.known, ref.Process)
+		return nil, err
+	case shim.CloseStdin, shim.Resize:
 		return nil, nil
 	case shim.Delete:
 		f.mu.Lock()
@@ -151,7 +161,7 @@ func (f *fakeShim) start(p shim.Packet) (any, error) {
 	}
 	begun, _ := shim.StartTime(cmd.Process.Pid)
 	started := shim.Started{Pid: cmd.Process.Pid, Start: begun, Time: time.Now()}
-	f.running[ref.Process] = cmd
+	f.running[ref.Process], f.known[ref.Process] = cmd, true
 	err = shim.WriteFile(filepath.Join(ref.Process, shim.StartedFile), started)
 	f.ended.Go(func() { f.reap(ref, cmd) })
 	return started, err

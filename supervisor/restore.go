@@ -127,55 +127,9 @@ func (s *Supervisor) readmit(handle *runtime.Container, found []runtime.Process,
 	if unsure { // asked later: a runtime that hangs holds up nobody else
 		s.queues.put(id, exclusive, func() { s.settleCreated(c, found, known, firstPause) })
 	}
-}
-
-// How long settleCreated waits before it asks again a runtime that did not answer.
-const (
-	firstPause = time.Second
-	lastPause  = time.Minute
-)
-
-// settleCreated asks the runtime whether a restored container has been started, and
-// records what it has missed if so. What it cannot find out it asks again, after pause.
-func (s *Supervisor) settleCreated(c *container, found []runtime.Process, known recorded, pause time.Duration) {
-	if !s.isCreated(c) {
-		return // its client was faster
+	if len(s.orphans(c)) > 0 {
+		s.queues.put(id, exclusive, func() { s.settleOrphans(c, firstPause) })
 	}
-	created, err := c.handle.Created(s.life)
-	if err != nil {
-		s.logger.Warn("asking the runtime for a container's status", "container", c.handle.ID(), "error", err)
-		s.release(c)
-		over := make(chan struct{})
-		time.AfterFunc(pause, func() { close(over) })
-		s.settleAgain(c, found, known, over, min(2*pause, lastPause))
-		return
-	}
-	if created {
-		if busy := c.handle.Busy(); busy != nil { // maybe with a start that the last supervisor asked for
-			s.settleAgain(c, found, known, busy, pause)
-			return
-		}
-	}
-	if !created {
-		if init, err := c.handle.Process(runtime.Init); err == nil { // written anew by the start
-			found[0] = init
-		}
-		if s.recordFound(c, found, known) != nil {
-			return // stopping
-		}
-	}
-	s.release(c)
-}
-
-// settleAgain calls settleCreated when there is a reason to.
-func (s *Supervisor) settleAgain(c *container, found []runtime.Process, known recorded, when <-chan struct{}, pause time.Duration) {
-	s.own.Go(func() {
-		select {
-		case <-when:
-			s.queues.put(c.handle.ID(), exclusive, func() { s.settleCreated(c, found, known, pause) })
-		case <-s.life.Done():
-		}
-	})
 }
 
 // restoredProcess is a process as its files have it. Its exit is not in it yet.
@@ -304,22 +258,4 @@ func (f facts) copy() facts {
 		copied.Processes[id] = maps.Clone(processes)
 	}
 	return copied
-}
-
-// adoptStart records the start of an added process that the last supervisor
-// asked for and did not live to record, if it runs or has run.
-func (s *Supervisor) adoptStart(c *container, name string) {
-	var p *process
-	_ = s.ask(func(*table) error { p = c.process(name); return nil })
-	found, err := c.handle.Process(name)
-	if err != nil || found.Started == nil || p == nil {
-		return
-	}
-	_ = s.ask(func(*table) error { p.orphan = false; return nil })
-	event := &api.Event{Type: eventStartProcess, Id: c.handle.ID(), Pid: name,
-		SystemPid: uint32(found.Started.Pid), Timestamp: timestamppb.New(found.Started.Time)}
-	if err := s.record(event, func(*table) {}); err != nil {
-		return // stopping
-	}
-	_ = s.ask(func(*table) error { c.started(p, *found.Started); return nil })
 }

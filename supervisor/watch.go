@@ -150,15 +150,6 @@ func (s *Supervisor) noteExit(c *container, name string) {
 	s.forgetOldest(c)
 }
 
-func (s *Supervisor) isOrphan(c *container, name string) (orphan bool) {
-	_ = s.ask(func(*table) error {
-		p := c.process(name)
-		orphan = p != nil && p.orphan
-		return nil
-	})
-	return orphan
-}
-
 // mayExit reports whether an exit of the process is to be recorded now. Of one
 // whose start is not recorded yet it is remembered.
 func (s *Supervisor) mayExit(c *container, name string) (may bool) {
