@@ -2,8 +2,10 @@ package supervisor_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -86,4 +88,41 @@ func TestWhatAnOlderSupervisorLeftOfAProcess(t *testing.T) {
 			t.Errorf("the exit is recorded %d times", exited)
 		}
 	})
+}
+
+// TestWhatExitedFirstIsForgottenFirst: not what started first.
+func TestWhatExitedFirstIsForgottenFirst(t *testing.T) {
+	const kept = 64
+	s := newFakeStack(t)
+	s.run("a", "exec sleep 1000")
+	add := func(pid string, args ...string) {
+		t.Helper()
+		if _, err := s.client.AddProcess(t.Context(), &api.AddProcessRequest{Id: "a", Pid: pid, Args: args, Env: []string{"PATH=/bin:/usr/bin"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("long", "sleep", "1000")
+	for i := range kept {
+		pid := fmt.Sprint("short", i)
+		add(pid, "true")
+		s.wait("a", pid)
+	}
+	if _, err := s.client.Signal(t.Context(), &api.SignalRequest{Id: "a", Pid: "long", Signal: 9}); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("a", "long")
+	var names []string
+	s.settles(t, func() error {
+		names = nil
+		for _, p := range s.state("a").Processes {
+			names = append(names, p.Pid)
+		}
+		if len(names) > 1+kept {
+			return fmt.Errorf("%d processes are kept", len(names))
+		}
+		return nil
+	})
+	if !slices.Contains(names, "long") || slices.Contains(names, "short0") || len(names) != 1+kept {
+		t.Errorf("%d are kept: %q", len(names), names)
+	}
 }

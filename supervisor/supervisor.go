@@ -42,7 +42,7 @@ const (
 )
 
 // keptExits is how many exited added processes a container keeps for Wait and
-// State. The oldest is forgotten first.
+// State. What exited first is forgotten first.
 const keptExits = 64
 
 // Supervisor owns containers. Of its fields only what says so is changed after

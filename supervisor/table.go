@@ -165,24 +165,24 @@ func (c *container) view() *api.Container {
 	return message
 }
 
-// oldestExited returns the name of the added process that is the first to go
+// oldestExited returns the name of the added process whose exit is the longest ago
 // when more than keep have exited, or "".
 func (c *container) oldestExited(keep int) string {
 	exited := 0
-	oldest := ""
+	var oldest *process
 	for _, p := range c.processes[1:] {
 		if p.exit == nil {
 			continue
 		}
-		if exited == 0 {
-			oldest = p.name
-		}
 		exited++
+		if oldest == nil || p.exit.ExitedAt.AsTime().Before(oldest.exit.ExitedAt.AsTime()) {
+			oldest = p
+		}
 	}
 	if exited <= keep {
 		return ""
 	}
-	return oldest
+	return oldest.name
 }
 
 // needRunning says why the container is not one that runs.

@@ -186,18 +186,30 @@ func (c *container) ensureExited(name string, exit *api.Exit) {
 	}
 }
 
-// forgetOldest keeps the exited processes of a container within keptExits.
+// forgetOldest keeps the exited processes of a container within keptExits. Which is
+// the oldest is asked when it is forgotten: another exit may have come to the same one.
 func (s *Supervisor) forgetOldest(c *container) {
-	name := ""
-	_ = s.ask(func(*table) error { name = c.oldestExited(keptExits); return nil })
-	if name == "" {
+	if s.oldestExited(c) == "" {
 		return
 	}
 	s.queues.put(c.handle.ID(), shared, func() {
-		if err := s.forget(s.life, c, name); err != nil && errdefs.KindOf(err) != errdefs.NotFound {
-			s.logger.Warn("forgetting an exited process", "container", c.handle.ID(), "process", name, "error", err)
+		for name := s.oldestExited(c); name != ""; name = s.oldestExited(c) {
+			if err := s.forget(s.life, c, name); err != nil {
+				s.logger.Warn("forgetting an exited process", "container", c.handle.ID(), "process", name, "error", err)
+				return
+			}
 		}
 	})
+}
+
+func (s *Supervisor) oldestExited(c *container) (name string) {
+	_ = s.ask(func(t *table) error {
+		if t.containers[c.handle.ID()] == c { // of one that is deleted nothing can be forgotten
+			name = c.oldestExited(keptExits)
+		}
+		return nil
+	})
+	return name
 }
 
 // bury deals with a dead shim: if it left anything alive that is killed, and
