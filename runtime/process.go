@@ -234,9 +234,8 @@ func (c *Container) Forget(ctx context.Context, process string) error {
 // Known asks the shim for the processes that it has: those that it was asked to start
 // and that have not failed to, nor been forgotten.
 func (c *Container) Known(ctx context.Context) (names []string, err error) {
-	err = c.ask(ctx, c.host.Limits.Shim, "hello", func(ctx context.Context, client *shim.Client) error {
-		reply, err := client.Hello(ctx)
-		names = reply.Processes
+	err = c.ask(ctx, c.host.Limits.Shim, "list", func(ctx context.Context, client *shim.Client) (err error) {
+		names, err = client.List(ctx)
 		return err
 	})
 	return names, err

@@ -113,7 +113,11 @@ func (f *fakeShim) answer(conn *shim.Conn, p shim.Packet, self shim.Self) (any, 
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.listeners = append(f.listeners, conn)
-		return shim.HelloReply{Self: self, Processes: slices.Sorted(maps.Keys(f.known))}, nil
+		return shim.HelloReply{Self: self}, nil
+	case shim.List:
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return shim.ListReply{Processes: slices.Sorted(maps.Keys(f.known))}, nil
 	case shim.Start:
 		return f.start(p)
 	case shim.Signal:

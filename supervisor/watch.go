@@ -194,7 +194,11 @@ func (s *Supervisor) forgetOldest(c *container) {
 	}
 	s.queues.put(c.handle.ID(), shared, func() {
 		for name := s.oldestExited(c); name != ""; name = s.oldestExited(c) {
-			if err := s.forget(s.life, c, name); err != nil {
+			err := s.forget(s.life, c, name)
+			if errdefs.KindOf(err) == errdefs.NotFound {
+				return // somebody else has forgotten one
+			}
+			if err != nil {
 				s.logger.Warn("forgetting an exited process", "container", c.handle.ID(), "process", name, "error", err)
 				return
 			}

@@ -11,7 +11,7 @@
 //	├── shim.log           shim         its standard error
 //	├── runtime.log        the runtime  --log, JSON lines
 //	├── ttyN.sock          shim         console socket, while a terminal is handed over
-//	├── doomed             supervisor   empty: the container's creation was cut off, it is to go
+//	├── doomed             supervisor   empty: the container's creation was cut off or failed, it is to go
 //	└── PROCESS/           "init", or the name given to AddProcess
 //	    ├── request.json   supervisor   Request
 //	    ├── process.json   supervisor   specs.Process of an added process, for `RUNTIME exec --process`
