@@ -196,23 +196,29 @@ func (c *Container) removeAt(ctx context.Context, location cgroup.Location) erro
 			return nil
 		}
 	}
-	cg := cgroup.At(location)
-	if pid, err := c.foreign(cg); err != nil || pid != 0 {
-		slog.Warn(fmt.Sprintf("the cgroup of %s is left alone: process %d in it is older than the container", c.ID, pid))
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, killPatience)
 	defer cancel()
-	if err := cg.Kill(ctx); err != nil {
-		return err
-	}
+	groups := []*cgroup.Cgroup{cgroup.At(location)}
 	if len(location.V1) > 0 && location.V2 != "" { // a process is born there, and joins v1's later
-		if err := cgroup.At(cgroup.Location{V2: location.V2}).Kill(ctx); err != nil {
+		groups = append(groups, cgroup.At(cgroup.Location{V2: location.V2}))
+	}
+	for _, group := range groups {
+		pid, err := c.foreign(group)
+		if err != nil {
+			return err
+		}
+		if pid != 0 {
+			slog.Warn(fmt.Sprintf("the cgroup of %s is left alone: process %d in it is older than the container", c.ID, pid))
+			return nil
+		}
+	}
+	for _, group := range groups {
+		if err := group.Kill(ctx); err != nil {
 			return err
 		}
 	}
 	failpoint.At("delete-half-killed")
-	return cg.Remove(ctx)
+	return groups[0].Remove(ctx)
 }
 
 // foreign finds a process in the cgroup that is older than the container, 0 if there is
@@ -223,7 +229,7 @@ func (c *Container) foreign(cg *cgroup.Cgroup) (pid int, err error) {
 	if err != nil || len(pids) == 0 {
 		return 0, err
 	}
-	kept, err := os.Stat(filepath.Join(c.Dir(), ConfigFile))
+	born, err := c.born()
 	if err != nil {
 		return 0, err
 	}
@@ -232,7 +238,7 @@ func (c *Container) foreign(cg *cgroup.Cgroup) (pid int, err error) {
 		return 0, err
 	}
 	const slack = time.Second // the other clock may be set meanwhile
-	made := time.Duration(now.Nano()) - time.Since(kept.ModTime()) - slack
+	made := time.Duration(now.Nano()) - time.Since(born) - slack
 	for _, pid := range pids {
 		stat, err := readStat(pid)
 		if err == nil && time.Duration(stat.start)*tick < made {
@@ -240,6 +246,21 @@ func (c *Container) foreign(cg *cgroup.Cgroup) (pid int, err error) {
 		}
 	}
 	return 0, nil
+}
+
+// born is when the directory was made or, where the file system does not know, when the
+// config was last written.
+func (c *Container) born() (time.Time, error) {
+	var found unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, c.Dir(), unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BTIME, &found)
+	if err == nil && found.Mask&unix.STATX_BTIME != 0 {
+		return time.Unix(found.Btime.Sec, int64(found.Btime.Nsec)), nil
+	}
+	kept, err := os.Stat(filepath.Join(c.Dir(), ConfigFile))
+	if err != nil {
+		return time.Time{}, err
+	}
+	return kept.ModTime(), nil
 }
 
 // tick is the unit of times in /proc/PID/stat: USER_HZ is 100 on all architectures that

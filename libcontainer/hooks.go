@@ -160,7 +160,7 @@ func (l *launch) runCreateHook(ctx context.Context, hook *specs.Hook, files []in
 	}
 	defer child.close()
 	defer child.kill() //nolint:errcheck // it is reaped already unless something failed
-	if err := child.begin(hookPlan(hook, namespaces, l.rootfs, l.user.unprivileged)); err != nil {
+	if err := child.begin(hookPlan(hook, namespaces, l.rootfs, l.user)); err != nil {
 		return err
 	}
 	if _, err := child.follow(duties{moved: func() error { return nil }}); err != nil {
@@ -171,12 +171,20 @@ func (l *launch) runCreateHook(ctx context.Context, hook *specs.Hook, files []in
 
 // hookPlan joins the namespaces and executes the hook, in the container's root
 // as runc does.
-func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, unprivileged bool) *nsenter.Plan {
+func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, by caller) *nsenter.Plan {
 	plan := &nsenter.Plan{}
 	plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotContainer, 3)})
 	plan.Add(nsenter.Op{Code: nsenter.Proc})
 	enterContainer(plan, namespaces, "")
-	if unprivileged { // the pid namespace takes in only children
+	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(rootfs), Flags: nsenter.AfterUser, Why: "going to the container's root"}) // there is no second try
+	if namespaces&unix.CLONE_NEWUSER != 0 { // who is its root may have no right to go there
+		var flags nsenter.Flag
+		if !by.noGroups {
+			flags = nsenter.SetGroups
+		}
+		becomeRoot(plan, flags)
+	}
+	if by.unprivileged { // the pid namespace takes in only children
 		plan.Add(nsenter.Op{Code: nsenter.Clone})
 	}
 	env := hook.Env
@@ -187,7 +195,6 @@ func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, unprivileged b
 	plan.Add(nsenter.Op{Code: nsenter.Args, Strings: hookArgs(hook)})
 	plan.Add(nsenter.Op{Code: nsenter.Cloexec, Num: num(3)})
 	plan.Add(nsenter.Op{Code: nsenter.Umask, Num: num(0o022)})
-	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(rootfs), Why: "going to the container's root"})
 	plan.Add(nsenter.Op{Code: nsenter.Lookup, Text: text(hook.Path)})
 	plan.Add(nsenter.Op{Code: nsenter.Exec, Text: text(hook.Path)})
 	return plan

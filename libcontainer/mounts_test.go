@@ -96,7 +96,6 @@ func TestRemountsChangeTheFlagsOfWhatIsThere(t *testing.T) {
 	s.want(`grep " /x " /proc/mounts | while read a b c d e; do echo ${d%,inode64}; done`, "ro,nosuid,relatime")
 }
 
-// What mount(2) cannot change in a remount is changed, too, and /proc can be remounted.
 // A tmpfs is made read-only last, by a remount, too.
 func TestRemountMakesATmpfsReadonly(t *testing.T) {
 	s := newSandbox(t)
@@ -106,6 +105,7 @@ func TestRemountMakesATmpfsReadonly(t *testing.T) {
 	s.want("touch /tmp/x 2>/dev/null || echo refused; touch /tmp/below/x && echo written", "refused\nwritten")
 }
 
+// What mount(2) cannot change in a remount is changed, too, and /proc can be remounted.
 func TestRemountsTakeAllOptions(t *testing.T) {
 	s := newSandbox(t)
 	s.must(os.MkdirAll(filepath.Join(s.dir, "data/sub"), 0o755))

@@ -273,7 +273,7 @@ func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 			plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(unix.CLONE_NEWUSER), Why: "making a user namespace"})
 			sync(stepMaps, "writing its id maps")
 		}
-		becomeRoot(plan)
+		becomeRoot(plan, 0)
 	}
 	if flags := uint64(newNamespaces(spec.Linux.Namespaces)) &^ unix.CLONE_NEWUSER; flags != 0 {
 		plan.Add(nsenter.Op{Code: nsenter.Unshare, Num: num(flags), Why: "making the other namespaces"})
@@ -288,8 +288,9 @@ func makeNamespaces(plan *nsenter.Plan, spec *specs.Spec, by caller) {
 	plan.Add(nsenter.Op{Code: nsenter.Clone, Why: "going on as a child, in the new namespaces"})
 }
 
-func becomeRoot(plan *nsenter.Plan) {
-	plan.Add(nsenter.Op{Code: nsenter.User, Why: "becoming root of the user namespace"})
+// becomeRoot is without the caller's groups if flags say so.
+func becomeRoot(plan *nsenter.Plan, flags nsenter.Flag) {
+	plan.Add(nsenter.Op{Code: nsenter.User, Flags: flags, Why: "becoming root of the user namespace"})
 }
 
 // sysctlPath returns the file of a sysctl below /proc. With a slash anywhere
@@ -381,6 +382,9 @@ func compileExec(p *specs.Process, linux *specs.Linux, namespaces uint64, f *fac
 	part := f.part(p, nil)
 	part.labels(plan)
 	enterContainer(plan, namespaces, f.rootfs)
+	if namespaces&unix.CLONE_NEWUSER != 0 { // the host's root is nobody in there
+		becomeRoot(plan, 0)
+	}
 	part.environment(plan)
 	terminalPart(plan, p, f)
 	part.cloexec(plan)
@@ -409,9 +413,6 @@ func enterContainer(plan *nsenter.Plan, namespaces uint64, rootfs string) {
 	}
 	if namespaces != 0 {
 		plan.Add(nsenter.Op{Code: nsenter.SetnsAll, Num: num(namespaces), Why: "joining the container's namespaces"})
-	}
-	if namespaces&unix.CLONE_NEWUSER != 0 { // the host's root is nobody in there
-		becomeRoot(plan)
 	}
 	if rootfs != "" {
 		plan.Add(nsenter.Op{Code: nsenter.Chroot, Why: "switching to the container's root"})

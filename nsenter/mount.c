@@ -490,11 +490,12 @@ static char *whole_outside(char *line, const char *root)
 	return strcmp(fields[3], "/") == 0 && !inside ? fields[4] : NULL;
 }
 
-/* Takes a mount away, or covers it where that is not ours to do. */
+/* Takes a mount away, or covers it where that is not ours to do. One that is not there
+ * has gone with another. */
 static int take_away(const char *point)
 {
 	if (mount(NULL, point, NULL, MS_SLAVE | MS_REC, NULL) < 0)
-		return -1;
+		return errno == ENOENT ? 0 : -1;
 	if (umount2(point, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
 		return 0;
 	if (errno != EINVAL && errno != EPERM)

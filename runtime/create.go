@@ -54,10 +54,23 @@ func (h *Host) Create(ctx context.Context, recipe Recipe) (_ *Container, started
 // stays: without it nobody could try again.
 func (c *Container) Unmake(ctx context.Context) error {
 	defer c.Close()
-	if err := c.End(ctx); err != nil {
+	if err := c.End(ctx); err != nil && c.mayLive() {
 		return fmt.Errorf("ending container %s, whose directory stays until that is done: %w", c.record.ID, err)
 	}
 	return c.Remove()
+}
+
+// mayLive reports whether there is anything of the container that has to be ended: with
+// a runtime that cannot even delete there may never have been.
+func (c *Container) mayLive() bool {
+	if c.ShimPid() != 0 {
+		return true
+	}
+	if started, err := c.initStarted(); err == nil && c.Runs(*started) {
+		return true
+	}
+	_, err := os.Lstat(filepath.Join(c.host.runtimeRoot(c.record.Runtime), c.record.ID))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // Clear tries again to undo a creation that has left a doomed directory under this id.

@@ -63,8 +63,8 @@ func ReapStrays(ctx context.Context) {
 }
 
 // reapStrays looks at the children of the first thread, which are few: the kernel gives
-// orphans to that, and other threads have those that they began themselves. Of the others
-// those that package os waits for are in our session.
+// orphans to that, and other threads have those that they began themselves. What package
+// os waits for is in our session: no runtime makes one of its own.
 func reapStrays() {
 	own, err := unix.Getsid(0)
 	if err != nil {

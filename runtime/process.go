@@ -157,8 +157,8 @@ func (c *Container) Resume(ctx context.Context) (started Started, late <-chan Re
 
 // Busy returns a channel that closes when what the shim has called and waits for has
 // ended, or nil if there is nothing: a shim tells only who asked how a start has gone,
-// and that may have been a supervisor that is dead.
-func (c *Container) Busy() <-chan struct{} {
+// and that may have been a supervisor that is dead. It also closes when ctx ends.
+func (c *Container) Busy(ctx context.Context) <-chan struct{} {
 	leader := c.ShimPid()
 	var calls []*shimProcess
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", leader))
@@ -188,10 +188,13 @@ func (c *Container) Busy() <-chan struct{} {
 		return nil
 	}
 	ended := make(chan struct{})
-	go func() {
+	go func() { // its owner is ctx
 		defer close(ended)
 		for _, call := range calls {
-			<-call.exited()
+			select {
+			case <-call.exited():
+			case <-ctx.Done():
+			}
 		}
 	}()
 	return ended
@@ -229,6 +232,15 @@ func (c *Container) Forget(ctx context.Context, process string) error {
 	}
 	failpoint.At("runtime-process-forgotten")
 	return c.Discard(process)
+}
+
+// Runs reports whether a process that has started is still there.
+func (c *Container) Runs(started Started) bool {
+	p, err := findProcess(started.Pid, started.Start, false)
+	if p != nil {
+		p.pidfd.Close()
+	}
+	return p != nil || err != nil
 }
 
 // Known asks the shim for the processes that it has: those that it was asked to start

@@ -125,6 +125,7 @@ func TestWhatCannotBeEndedKeepsItsDirectory(t *testing.T) {
 		os.WriteFile(host.Shim, []byte("#!/bin/sh\nexit 1\n"), 0o700),
 		os.WriteFile(host.Runtime, []byte("#!/bin/sh\ntest ! -e "+scripts+"/refuse\n"), 0o700),
 		os.WriteFile(filepath.Join(scripts, "refuse"), nil, 0o600),
+		os.MkdirAll(filepath.Join(host.runtimeRoot(host.Runtime), "a"), 0o700),
 		os.WriteFile(filepath.Join(bundle, "config.json"), []byte("{}"), 0o600))
 	if err != nil {
 		t.Fatal(err)
@@ -151,6 +152,21 @@ func TestWhatCannotBeEndedKeepsItsDirectory(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(host.StateDir); len(entries) != 0 {
 		t.Errorf("left over: %v", entries)
+	}
+}
+
+// A runtime that can delete nothing, because it never works, keeps no directory.
+func TestARuntimeThatDoesNotWorkLeavesNothing(t *testing.T) {
+	host, bundle := testHost(t), t.TempDir()
+	host.Runtime = "/bin/false"
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := host.Create(t.Context(), Recipe{ID: "a", Bundle: bundle}); err == nil {
+		t.Error("a shim that dies makes a container")
+	}
+	if entries, err := os.ReadDir(host.StateDir); err != nil || len(entries) != 0 {
+		t.Errorf("left over: %v, %v", entries, err)
 	}
 }
 

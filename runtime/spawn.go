@@ -21,8 +21,8 @@ import (
 // backlog of a shim's socket: attaches that arrive while the shim is busy.
 const backlog = 64
 
-// shimProcess is a shim that runs or has run, our child or, after a restart of
-// the supervisor, init's. That it dies is seen by its connection's end; whoever
+// shimProcess is a shim that runs or has run, or what one has called or left, our child
+// or, after a restart of the supervisor, init's. That it dies is seen by its connection's end; whoever
 // then has to know calls exited. A goroutine for each shim that lives would be
 // a stack more for each container.
 type shimProcess struct {

@@ -28,40 +28,50 @@ func (s *Supervisor) deleteProcess(ctx context.Context, id, name string) (*api.D
 	var c *container
 	var p *process
 	err := s.ask(func(t *table) (err error) {
-		if c, p, err = t.findProcess(id, name); err == nil && p.exit == nil {
-			err = errdefs.FailedPrecondition.Coded(errdefs.Running, name, "process %s of container %s has not exited", name, id)
+		c, p, err = t.findProcess(id, name)
+		switch {
+		case err != nil:
+			return err
+		case p.exit == nil:
+			return errdefs.FailedPrecondition.Coded(errdefs.Running, name, "process %s of container %s has not exited", name, id)
+		case p.leaving:
+			return errdefs.Aborted.Errorf("process %s of container %s is being forgotten already", name, id)
 		}
-		return err
+		p.leaving = true
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &api.DeleteContainerResponse{Exit: p.exit}, s.forget(ctx, c, name)
+	return &api.DeleteContainerResponse{Exit: p.exit}, s.forget(ctx, c, p)
 }
 
 // forget gives back what is kept of an exited process.
-func (s *Supervisor) forget(ctx context.Context, c *container, name string) error {
-	if err := c.handle.Forget(ctx, name); err != nil {
+// The caller has marked it as leaving: another may have its name as soon as it is gone.
+func (s *Supervisor) forget(ctx context.Context, c *container, p *process) error {
+	if err := c.handle.Forget(ctx, p.name); err != nil {
+		_ = s.ask(func(*table) error { p.leaving = false; return nil })
 		return err
 	}
 	failpoint.At("supervisor-process-forgotten")
-	return s.record(&api.Event{Type: eventForget, Id: c.handle.ID(), Pid: name}, func(*table) { c.drop(name) })
+	return s.record(&api.Event{Type: eventForget, Id: c.handle.ID(), Pid: p.name}, func(*table) { c.drop(p.name) })
 }
 
 func (s *Supervisor) delete(ctx context.Context, id string, force bool) (*api.DeleteContainerResponse, error) {
 	var c *container
 	var init *process
 	status := ""
-	err := s.ask(func(t *table) (err error) {
-		if c, init, err = t.findProcess(id, runtime.Init); err != nil {
-			return err
-		}
-		status = c.status
-		if (status == statusRunning || status == statusPaused) && !force {
-			return errdefs.FailedPrecondition.Coded(errdefs.Running, id, "container %s is %s: stop it first or delete by force", id, status)
-		}
-		return nil
-	})
+	err := s.ask(func(t *table) (err error) { c, init, err = t.findProcess(id, runtime.Init); return err })
+	if err == nil {
+		s.release(c) // of a start that is late it is known now whether it has come
+		err = s.ask(func(*table) error {
+			status = c.status
+			if (status == statusRunning || status == statusPaused) && !force {
+				return errdefs.FailedPrecondition.Coded(errdefs.Running, id, "container %s is %s: stop it first or delete by force", id, status)
+			}
+			return nil
+		})
+	}
 	if errdefs.CodeOf(err) == errdefs.NoSuchContainer && isID(id) {
 		if failed := s.host.Clear(ctx, id); failed != nil { // there is something of it after all
 			return nil, failed

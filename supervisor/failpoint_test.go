@@ -247,7 +247,9 @@ func TestACreationThatCannotBeUndone(t *testing.T) {
 	s := newFailingStack(t)
 	bundle, fifo, refuse := s.bundle("exit 5"), filepath.Join(s.dir, "fifo"), filepath.Join(s.dir, "refuse")
 	script := filepath.Join(s.dir, "runtime")
-	text := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *\" delete \"*) test ! -e %s || exit 1;; esac\nexec %s \"$@\"\n", refuse, s.runtime)
+	// With something of the container's in its root, as a runtime that was interrupted has.
+	text := fmt.Sprintf("#!/bin/sh\nroot=%s/$(basename $0)\nfor id; do :; done\ncase \" $* \" in *\" delete \"*)\n"+
+		"test ! -e %s || { mkdir -p $root/$id; exit 1; }\nrmdir $root/$id 2>/dev/null;; esac\nexec %s \"$@\"\n", filepath.Join(s.dir, "state-runtime"), refuse, s.runtime)
 	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(script, []byte(text), 0o700)); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func (s *Supervisor) settleCreated(c *container, found []runtime.Process, known 
 		return // its client was faster
 	}
 	again := func(pause time.Duration) { s.settleCreated(c, found, known, pause) }
-	if busy := c.handle.Busy(); busy != nil { // with a start that the last supervisor asked for
+	if busy := c.handle.Busy(s.life); busy != nil { // with a start that the last supervisor asked for
 		s.settleAgain(c, busy, pause, again)
 		return
 	}
@@ -86,7 +86,7 @@ func (s *Supervisor) settleOrphans(c *container, pause time.Duration) {
 		}
 	}
 	if len(s.orphans(c)) > 0 {
-		s.settleAgain(c, c.handle.Busy(), pause, func(pause time.Duration) { s.settleOrphans(c, pause) })
+		s.settleAgain(c, c.handle.Busy(s.life), pause, func(pause time.Duration) { s.settleOrphans(c, pause) })
 	}
 }
 
@@ -131,6 +131,9 @@ func (s *Supervisor) adoptStart(c *container, name string) {
 	found, err := c.handle.Process(name)
 	if err != nil || found.Started == nil || p == nil {
 		return
+	}
+	if found.Exit == nil && !c.handle.Runs(*found.Started) {
+		return // killed by a shim that could not take it over, or its exit is being written
 	}
 	first := false
 	_ = s.ask(func(*table) error { first, p.orphan = p.orphan, false; return nil })

@@ -45,6 +45,7 @@ type process struct {
 	held     bool // a StartContainer is under way: the same
 	exitSeen bool // it exited meanwhile
 	orphan   bool // the AddProcess was an earlier supervisor's: nobody waits for it
+	leaving  bool // it is being forgotten
 
 	exit *api.Exit     // set before done is closed, never after
 	done chan struct{} // closed when exit is set, or when it has not come to run after all
@@ -165,13 +166,13 @@ func (c *container) view() *api.Container {
 	return message
 }
 
-// oldestExited returns the name of the added process whose exit is the longest ago
-// when more than keep have exited, or "".
-func (c *container) oldestExited(keep int) string {
+// oldestExited returns the added process whose exit is the longest ago when more than
+// keep have exited and are not being forgotten, or nil.
+func (c *container) oldestExited(keep int) *process {
 	exited := 0
 	var oldest *process
 	for _, p := range c.processes[1:] {
-		if p.exit == nil {
+		if p.exit == nil || p.leaving {
 			continue
 		}
 		exited++
@@ -180,9 +181,9 @@ func (c *container) oldestExited(keep int) string {
 		}
 	}
 	if exited <= keep {
-		return ""
+		return nil
 	}
-	return oldest.name
+	return oldest
 }
 
 // needRunning says why the container is not one that runs.

@@ -186,34 +186,31 @@ func (c *container) ensureExited(name string, exit *api.Exit) {
 	}
 }
 
-// forgetOldest keeps the exited processes of a container within keptExits. Which is
-// the oldest is asked when it is forgotten: another exit may have come to the same one.
+// forgetOldest keeps the exited processes of a container within keptExits.
 func (s *Supervisor) forgetOldest(c *container) {
-	if s.oldestExited(c) == "" {
-		return
-	}
-	s.queues.put(c.handle.ID(), shared, func() {
-		for name := s.oldestExited(c); name != ""; name = s.oldestExited(c) {
-			err := s.forget(s.life, c, name)
-			if errdefs.KindOf(err) == errdefs.NotFound {
-				return // somebody else has forgotten one
-			}
-			if err != nil {
-				s.logger.Warn("forgetting an exited process", "container", c.handle.ID(), "process", name, "error", err)
-				return
-			}
-		}
-	})
-}
-
-func (s *Supervisor) oldestExited(c *container) (name string) {
+	var oldest *process
 	_ = s.ask(func(t *table) error {
-		if t.containers[c.handle.ID()] == c { // of one that is deleted nothing can be forgotten
-			name = c.oldestExited(keptExits)
+		if oldest = c.oldestExited(keptExits); oldest != nil {
+			oldest.leaving = true
 		}
 		return nil
 	})
-	return name
+	if oldest == nil {
+		return
+	}
+	s.queues.put(c.handle.ID(), shared, func() {
+		present := false
+		_ = s.ask(func(t *table) error {
+			present = t.containers[c.handle.ID()] == c
+			return nil
+		})
+		if !present {
+			return // with the container all of it has gone
+		}
+		if err := s.forget(s.life, c, oldest); err != nil {
+			s.logger.Warn("forgetting an exited process", "container", c.handle.ID(), "process", oldest.name, "error", err)
+		}
+	})
 }
 
 // bury deals with a dead shim: if it left anything alive that is killed, and
@@ -243,6 +240,7 @@ func (s *Supervisor) bury(c *container) {
 // finish records an exit for every process that has none; reason is for those
 // of which no file tells.
 func (s *Supervisor) finish(c *container, reason string) {
+	s.release(c) // who waits for a start hears no more of it
 	s.noteExits(c)
 	_ = s.ask(func(*table) error { c.dropOrphans(); return nil })
 	for _, name := range s.unfinished(c) {

@@ -16,20 +16,20 @@ import (
 
 // Host is what the plan has to know about the host.
 type Host struct {
-	Bundle      string // absolute; relative sources count from here
-	Rootfs      string // absolute, no links in it
-	ParentMount string // the mount point that Rootfs is below; only for a rootfsPropagation
-	NoPivot     bool
-	CgroupMode  cgroup.Mode
-	Hierarchies []cgroup.Hierarchy
-	Cgroup      cgroup.Location // the container's
-	Trees       map[int]int     // mounts whose source the parent opened → descriptor
-	Label       string          // SELinux context of file systems
-	Kcore       bool            // /proc/kcore is there
+	Bundle        string // absolute; relative sources count from here
+	Rootfs        string // absolute, no links in it
+	ParentMount   string // the mount point that Rootfs is below; only for a rootfsPropagation
+	NoPivot       bool
+	CgroupMode    cgroup.Mode
+	Hierarchies   []cgroup.Hierarchy
+	Cgroup        cgroup.Location // the container's
+	Trees         map[int]int     // mounts whose source the parent opened → descriptor
+	Label         string          // SELinux context of file systems
+	Kcore         bool            // /proc/kcore is there
+	CgroupForeign bool            // the cgroup namespace is of a user namespace in which we are not root
 	// IsDirectory asks for a bind's source, IsProc whether it is on procfs.
-	CgroupForeign bool // the cgroup namespace is of a user namespace in which we are not root
-	IsDirectory   func(path string) (bool, error)
-	IsProc        func(path string) bool
+	IsDirectory func(path string) (bool, error)
+	IsProc      func(path string) bool
 }
 
 // builder appends to the plan.
