@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -20,7 +21,9 @@ const exitLost = 255
 func (s *Service) reconcileAll(ctx context.Context, snapshot task.Snapshot) error {
 	s.reconcile(ctx, snapshot)
 	s.following.Wait() // teardowns that the exits began
-	up := make(map[string]bool)
+	// Whether a container without a readable record runs is not known: what it
+	// may have stays.
+	up := maps.Clone(s.unread)
 	for _, c := range s.index.all() {
 		r := c.record.Load()
 		if r.up() {
@@ -76,7 +79,7 @@ func (s *Service) sweepStrangers(ctx context.Context, snapshot task.Snapshot) {
 	}
 	for _, entry := range entries {
 		id := entry.Name()
-		if _, err := s.index.find(id); err == nil {
+		if _, err := s.index.find(id); err == nil || s.unread[id] {
 			continue
 		}
 		if err := s.sweepStranger(ctx, id, tasks[id]); err != nil {

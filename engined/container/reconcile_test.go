@@ -3,6 +3,7 @@ package container
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,28 @@ func TestABrokenRecordHidesNoOther(t *testing.T) {
 	w.reopen()
 	if phase := w.phase(id); phase != created {
 		t.Errorf("phase %s", phase)
+	}
+}
+
+func TestAContainerWithABrokenRecordRunsOn(t *testing.T) {
+	w := newWorld(t).run()
+	id := w.started("web")
+	w.end()
+	if err := breakRow(t.Context(), w, id); err != nil {
+		t.Fatal(err)
+	}
+	w.reopen()
+	if !slices.Contains(w.tasks.ids(), id) {
+		t.Error("its task was deleted")
+	}
+	if !w.layers.made[id] || !w.layers.mounted[id] {
+		t.Error("its layer was removed")
+	}
+	if !w.networks.allocated[id] {
+		t.Error("its network was released")
+	}
+	if _, err := os.Stat(w.runDir(id)); err != nil {
+		t.Error(err)
 	}
 }
 

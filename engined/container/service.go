@@ -103,6 +103,8 @@ type Service struct {
 	index *index
 	execs execs
 
+	unread map[string]bool // ids of containers whose records cannot be read; Open's alone to write
+
 	ready     chan struct{} // closed when reconciled
 	following followers     // teardowns and removals after exits
 }
@@ -133,7 +135,7 @@ func Open(ctx context.Context, deps Deps) (*Service, error) {
 	if deps.StopTimeout == 0 {
 		deps.StopTimeout = defaultStopTimeout
 	}
-	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), ready: make(chan struct{})}
+	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), unread: make(map[string]bool), ready: make(chan struct{})}
 	s.execs.byID = make(map[string]*command)
 	if err := deps.DB.Migrate(ctx, "container", schema); err != nil {
 		return nil, err
@@ -144,6 +146,7 @@ func Open(ctx context.Context, deps Deps) (*Service, error) {
 		}
 	}
 	records, err := s.rows.load(ctx, func(id string, err error) {
+		s.unread[id] = true
 		deps.Logger.Error("a container's record cannot be read; the container is left alone", "container", id, "error", err)
 	})
 	if err != nil {
