@@ -62,7 +62,7 @@ func TestExportAndCommitOfWhatIsNotThere(t *testing.T) {
 		t.Error(err)
 	}
 	c, _ := w.index.find(id)
-	if err := w.change(t.Context(), c, func(r *Record) error { return r.applyRemoveBegan(w.begun) }); err != nil {
+	if err := w.change(t.Context(), c, func(r *Record) error { return r.applyRemoveBegan(w.begun, false) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Export(t.Context(), "one", &tree); errdefs.KindOf(err) != errdefs.Conflict {

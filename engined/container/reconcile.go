@@ -55,12 +55,11 @@ func (s *Service) sweep(ctx context.Context, c *container) error {
 	r := c.record.Load()
 	switch phase := r.Phase(); {
 	case phase == removing:
-		return s.finishRemove(ctx, c, true)
+		// A create that was cut off leaves nothing; nor does --rm, whose records
+		// by an earlier version do not say what was asked for.
+		return s.finishRemove(ctx, c, r.RemoveVolumes || r.Preparing != nil || r.HostConfig.AutoRemove)
 	case phase == exited && r.HostConfig.AutoRemove, phase == created && r.StartFailed != nil && r.HostConfig.AutoRemove:
-		if err := s.change(ctx, c, func(r *Record) error { return r.applyRemoveBegan(time.Now().UTC()) }); err != nil {
-			return err
-		}
-		return s.finishRemove(ctx, c, true)
+		return s.removeNow(ctx, c, true)
 	}
 	return s.settle(ctx, c)
 }

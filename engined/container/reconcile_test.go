@@ -141,18 +141,35 @@ func TestACreateThatWasCutHalfWay(t *testing.T) {
 }
 
 func TestARemovalThatWasCutHalfWay(t *testing.T) {
-	w := newWorld(t).run()
-	id := w.create("web")
-	c, err := w.index.find(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.change(t.Context(), c, func(r *Record) error { return r.applyRemoveBegan(time.Now()) }); err != nil {
-		t.Fatal(err)
-	}
-	w.reopen()
-	if phase := w.phase(id); phase != gone {
-		t.Errorf("phase %s", phase)
+	for name, test := range map[string]struct {
+		volumes, autoRemove, left bool
+	}{
+		"plain":   {left: true},
+		"volumes": {volumes: true},
+		"itself":  {autoRemove: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t).run()
+			id := w.create("web", func(r *CreateRequest) {
+				r.Config.Volumes = map[string]struct{}{"/data": {}}
+				r.HostConfig.AutoRemove = test.autoRemove
+			})
+			c, err := w.index.find(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			volume := c.record.Load().Mounts[0].Source
+			if err := w.change(t.Context(), c, func(r *Record) error { return r.applyRemoveBegan(time.Now(), test.volumes) }); err != nil {
+				t.Fatal(err)
+			}
+			w.reopen()
+			if phase := w.phase(id); phase != gone {
+				t.Errorf("phase %s", phase)
+			}
+			if _, err := os.Stat(volume); (err == nil) != test.left {
+				t.Errorf("its volume: %v", err)
+			}
+		})
 	}
 }
 

@@ -28,11 +28,12 @@ type Record struct {
 	Networks   map[string]*apinetwork.EndpointSettings // as asked for
 	Mounts     []Mount
 
-	Preparing    *time.Time `json:",omitempty"` // create has begun and not ended
-	Run          *Run       `json:",omitempty"` // the last one
-	StartFailed  *Failure   `json:",omitempty"` // the last start, if it failed
-	RemoveBegan  *time.Time `json:",omitempty"`
-	RemoveFailed *Failure   `json:",omitempty"`
+	Preparing     *time.Time `json:",omitempty"` // create has begun and not ended
+	Run           *Run       `json:",omitempty"` // the last one
+	StartFailed   *Failure   `json:",omitempty"` // the last start, if it failed
+	RemoveBegan   *time.Time `json:",omitempty"`
+	RemoveVolumes bool       `json:",omitempty"` // the removal that began is one with the anonymous volumes
+	RemoveFailed  *Failure   `json:",omitempty"`
 }
 
 // Run is one life of the container's process.
@@ -135,8 +136,8 @@ func (r *Record) noteCommit(since *time.Time) {
 	r.Run = &run
 }
 
-func (r *Record) applyRemoveBegan(at time.Time) error {
-	return r.apply(removeBegan, func(r *Record) { r.RemoveBegan, r.RemoveFailed = &at, nil })
+func (r *Record) applyRemoveBegan(at time.Time, volumes bool) error {
+	return r.apply(removeBegan, func(r *Record) { r.RemoveBegan, r.RemoveVolumes, r.RemoveFailed = &at, volumes, nil })
 }
 
 func (r *Record) applyRemoveFailed(failure Failure) error {

@@ -66,7 +66,13 @@ func (s *Service) remove(ctx context.Context, c *container, v verb, volumes bool
 			return err
 		}
 	}
-	if err := s.change(ctx, c, func(r *Record) error { return r.applyRemoveBegan(time.Now().UTC()) }); err != nil {
+	return s.removeNow(ctx, c, volumes)
+}
+
+// removeNow notes first what was asked for, so that engined's next start
+// finishes that removal and no other.
+func (s *Service) removeNow(ctx context.Context, c *container, volumes bool) error {
+	if err := s.change(ctx, c, func(r *Record) error { return r.applyRemoveBegan(time.Now().UTC(), volumes) }); err != nil {
 		return err
 	}
 	return s.finishRemove(ctx, c, volumes)

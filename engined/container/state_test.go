@@ -52,7 +52,7 @@ func happen(r *Record, e event) (error, bool) {
 	case thawed:
 		return r.applyThawed(), true
 	case removeBegan:
-		return r.applyRemoveBegan(now), true
+		return r.applyRemoveBegan(now, false), true
 	case removeFailed:
 		return r.applyRemoveFailed(Failure{}), true
 	case crashed, removed:
