@@ -141,6 +141,7 @@ func (s *Service) settleName(r *Record, asked string) error {
 func (s *Service) prepare(ctx context.Context, r *Record, found image.Image) (err error) {
 	var undo errdefs.Undo
 	defer undo.OnError(&err)
+	defer s.creations.begin(r)()
 
 	now := time.Now().UTC()
 	r.Preparing = &now

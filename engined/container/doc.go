@@ -6,6 +6,7 @@
 //	database   containers(id, name, document)      one JSON Record per container
 //	ROOT/containers/ID/                            log files
 //	ROOT/volumes/NAME/_data/                       volumes
+//	ROOT/volumes/.NAME.removed/                    a volume that is being deleted
 //	EXECROOT/containers/ID/                        config.json, hostname, hosts, resolv.conf
 //
 // The directory in EXECROOT is made before anything else that a start acquires

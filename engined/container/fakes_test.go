@@ -260,9 +260,14 @@ type fakeLayers struct {
 	mounted map[string]bool
 	fail    error // of Create and Mount
 	stuck   error // of Unmount and Remove
+
+	creating func() // called by Create
 }
 
 func (f *fakeLayers) Create(_ context.Context, id string, _ digest.Digest, _ layer.CreateOptions) error {
+	if f.creating != nil {
+		f.creating()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail == nil {

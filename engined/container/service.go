@@ -103,6 +103,8 @@ type Service struct {
 	index *index
 	execs execs
 
+	creations creations
+
 	unread map[string]bool // ids of containers whose records cannot be read; Open's alone to write
 
 	ready     chan struct{} // closed when reconciled
@@ -137,6 +139,7 @@ func Open(ctx context.Context, deps Deps) (*Service, error) {
 	}
 	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), unread: make(map[string]bool), ready: make(chan struct{})}
 	s.execs.byID = make(map[string]*command)
+	s.creations.records = make(map[string]*Record)
 	if err := deps.DB.Migrate(ctx, "container", schema); err != nil {
 		return nil, err
 	}

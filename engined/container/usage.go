@@ -31,6 +31,9 @@ func (s *Service) VolumeUsage(ctx context.Context) ([]apivolume.Volume, error) {
 	}
 	volumes := []apivolume.Volume{}
 	for _, entry := range entries {
+		if !validVolume.MatchString(entry.Name()) {
+			continue // one that is being removed
+		}
 		v, err := s.usageOf(ctx, entry)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // just removed

@@ -65,15 +65,34 @@ func (s *Service) makeVolumes(r *Record) error {
 	return nil
 }
 
-// removeAnonymous removes the volumes that nobody but this container knows.
+// removeAnonymous removes the volumes that were made for this container and
+// that no other has mounted by their name.
 func (s *Service) removeAnonymous(r *Record) error {
 	var failed []error
 	for _, m := range r.Mounts {
 		if m.Anonymous {
-			failed = append(failed, os.RemoveAll(filepath.Join(s.Root, "volumes", m.Name)))
+			failed = append(failed, s.removeVolume(m.Name, r.ID))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// removeVolume renames before it deletes: a create that comes meanwhile with
+// this name gets a new volume and does not wait.
+func (s *Service) removeVolume(name, id string) error {
+	dir := filepath.Join(s.Root, "volumes", name)
+	doomed := filepath.Join(s.Root, "volumes", "."+name+".removed")
+	if err := os.RemoveAll(doomed); err != nil { // of a removal that was cut off
+		return fmt.Errorf("removing volume %s: %w", name, err)
+	}
+	err := s.unlessShared(name, id, func() error { return os.Rename(dir, doomed) })
+	if err == nil {
+		err = os.RemoveAll(doomed)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing volume %s: %w", name, err)
+	}
+	return nil
 }
 
 // fillVolumes copies what the image has at a volume's place into the volume,
