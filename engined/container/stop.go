@@ -20,23 +20,34 @@ func (s *Service) Stop(ctx context.Context, ref string, options StopOptions) err
 	if err != nil {
 		return err
 	}
-	release, err := c.enter(ctx, stopping)
+	release, holds, err := c.turn.join(ctx, stopping, c.id)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if err := allow(stopping, c.record.Load()); err != nil {
+		return err
+	}
 	if err := s.stop(ctx, c, options); err != nil {
 		return err
 	}
 	s.tell(c.record.Load(), apievents.ActionStop, nil)
-	return s.settleAfter(ctx, c)
+	return s.settleAfter(ctx, c, holds)
 }
 
 // settleAfter gives back what the run had before its verb returns: whoever
-// stops a container counts on its address and ports being free.
-func (s *Service) settleAfter(ctx context.Context, c *container) error {
+// stops a container counts on its address and ports being free. A stop beside
+// another waits for the turn: what is there without it may be the next run's.
+func (s *Service) settleAfter(ctx context.Context, c *container, holds bool) error {
 	ctx, cancel := begun(ctx)
 	defer cancel()
+	if !holds {
+		release, err := c.turn.take(ctx, tearing, c.id)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	return s.settle(ctx, c)
 }
 

@@ -46,26 +46,32 @@ type turn struct {
 // take waits for the turn as the table says and returns what gives it back.
 // A verb that goes on beside the holder gets a no-op.
 func (t *turn) take(ctx context.Context, v verb, id string) (release func(), err error) {
+	release, _, err = t.join(ctx, v, id)
+	return release, err
+}
+
+// join is take for a verb that does less if it goes on beside the holder.
+func (t *turn) join(ctx context.Context, v verb, id string) (release func(), holds bool, err error) {
 	for {
 		t.mu.Lock()
 		if t.holder == "" {
 			t.holder, t.passed = v, make(chan struct{})
 			t.mu.Unlock()
-			return t.release, nil
+			return t.release, true, nil
 		}
 		holder, passed := t.holder, t.passed
 		t.mu.Unlock()
 		switch meetings[holder][v] {
 		case beside:
-			return func() {}, nil
+			return func() {}, false, nil
 		case wait:
 			select {
 			case <-passed:
 			case <-ctx.Done():
-				return nil, ctx.Err()
+				return nil, false, ctx.Err()
 			}
 		default:
-			return nil, busy(holder, id)
+			return nil, false, busy(holder, id)
 		}
 	}
 }
