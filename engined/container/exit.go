@@ -71,7 +71,7 @@ func (s *Service) follow(c *container) {
 	if !r.HostConfig.AutoRemove || r.Phase() != exited {
 		return
 	}
-	if err := s.remove(ctx, c, autoRemove, true); err != nil {
+	if err := s.removeItself(ctx, c); err != nil {
 		s.Logger.Error("removing a container after its exit", "container", c.id, "error", err)
 	}
 }

@@ -261,7 +261,8 @@ type fakeLayers struct {
 	fail    error // of Create and Mount
 	stuck   error // of Unmount and Remove
 
-	creating func() // called by Create
+	creating func()                    // called by Create
+	slow     func(ctx context.Context) // called by Mount and Remove
 }
 
 func (f *fakeLayers) Create(_ context.Context, id string, _ digest.Digest, _ layer.CreateOptions) error {
@@ -276,7 +277,10 @@ func (f *fakeLayers) Create(_ context.Context, id string, _ digest.Digest, _ lay
 	return f.fail
 }
 
-func (f *fakeLayers) Mount(_ context.Context, id string) (string, error) {
+func (f *fakeLayers) Mount(ctx context.Context, id string) (string, error) {
+	if f.slow != nil {
+		f.slow(ctx)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -297,7 +301,10 @@ func (f *fakeLayers) Unmount(_ context.Context, id string) error {
 	return nil
 }
 
-func (f *fakeLayers) Remove(_ context.Context, id string) error {
+func (f *fakeLayers) Remove(ctx context.Context, id string) error {
+	if f.slow != nil {
+		f.slow(ctx)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.stuck != nil {

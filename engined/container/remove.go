@@ -91,9 +91,9 @@ func removedMeanwhile(v verb, err error) error {
 // can be removed again.
 func (s *Service) finishRemove(ctx context.Context, c *container, volumes bool) error {
 	if err := s.giveBack(ctx, c, volumes); err != nil {
-		failure := Failure{Time: time.Now().UTC(), Text: err.Error()}
-		noted := s.change(ctx, c, func(r *Record) error { return r.applyRemoveFailed(failure) })
-		return errors.Join(fmt.Errorf("removing container %s: %w", c.id, err), noted)
+		err = fmt.Errorf("removing container %s: %w", c.id, errors.Join(err, s.noteRemoveFailed(ctx, c, err)))
+		c.notifyNotRemoved(err)
+		return err
 	}
 	r := c.record.Load()
 	s.index.remove(c)
@@ -102,6 +102,22 @@ func (s *Service) finishRemove(ctx context.Context, c *container, volumes bool) 
 	s.tell(r, apievents.ActionDestroy, nil)
 	c.notifyRemoved(r.exitCode())
 	return nil
+}
+
+func (s *Service) noteRemoveFailed(ctx context.Context, c *container, cause error) error {
+	ctx, cancel := noting(ctx)
+	defer cancel()
+	failure := Failure{Time: time.Now().UTC(), Text: cause.Error()}
+	return s.change(ctx, c, func(r *Record) error { return r.applyRemoveFailed(failure) })
+}
+
+// removeItself removes a container that was asked to remove itself.
+func (s *Service) removeItself(ctx context.Context, c *container) error {
+	err := s.remove(ctx, c, autoRemove, true)
+	if err != nil && !c.record.Load().up() { // started again, it is removed after that run
+		c.notifyNotRemoved(err)
+	}
+	return err
 }
 
 func (s *Service) giveBack(ctx context.Context, c *container, volumes bool) error {
@@ -123,5 +139,8 @@ func (s *Service) giveBack(ctx context.Context, c *container, volumes bool) erro
 	if err := os.RemoveAll(s.dataDir(c.id)); err != nil {
 		return err
 	}
+	// Deleting a big volume may have used up the verb's time.
+	ctx, cancel := noting(ctx)
+	defer cancel()
 	return s.rows.remove(ctx, c.id)
 }

@@ -220,6 +220,15 @@ func (s *Service) logPath(id string) string { return filepath.Join(s.dataDir(id)
 // because its client has left, nor does it hang for ever.
 const verbTimeout = 2 * time.Minute
 
+// noteTimeout bounds the writing down of how a verb ended.
+const noteTimeout = 30 * time.Second
+
+// noting returns the context for that: the verb's own time may be up, which may
+// be what there is to note.
+func noting(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), noteTimeout)
+}
+
 // begun returns the context of a verb that has begun.
 func begun(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), verbTimeout)

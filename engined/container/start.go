@@ -34,7 +34,7 @@ func (s *Service) Start(ctx context.Context, ref string) error {
 	r := c.record.Load()
 	release()
 	if failed && r.HostConfig.AutoRemove && r.StartFailed != nil {
-		err = errors.Join(err, s.remove(ctx, c, autoRemove, true))
+		err = errors.Join(err, s.removeItself(ctx, c))
 	}
 	return err
 }
@@ -227,6 +227,8 @@ func (s *Service) exitedEarly(c *container) {
 // noteStartFailed records why a start failed and the exit status that Docker
 // gives it.
 func (s *Service) noteStartFailed(ctx context.Context, c *container, cause error) error {
+	ctx, cancel := noting(ctx)
+	defer cancel()
 	failure := Failure{Time: time.Now().UTC(), Code: failureCode(cause), Text: cause.Error()}
 	err := s.change(ctx, c, func(r *Record) error { return r.applyStartFailed(failure) })
 	s.tell(c.record.Load(), apievents.ActionDie, map[string]string{"exitCode": fmt.Sprint(failure.Code)})

@@ -78,6 +78,20 @@ func (c *container) notifyExit(code int) {
 	}
 }
 
+// notifyNotRemoved serves those who wait for a removal that failed.
+func (c *container) notifyNotRemoved(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answer := response(c.record.Load().exitCode())
+	answer.Error = &apicontainer.WaitExitError{Message: cause.Error()}
+	for w := range c.waiters {
+		if w.condition == apicontainer.WaitConditionRemoved {
+			w.done <- answer
+			delete(c.waiters, w)
+		}
+	}
+}
+
 // notifyRemoved serves everybody: nothing more happens to the container.
 func (c *container) notifyRemoved(code int) {
 	c.mu.Lock()
