@@ -19,14 +19,52 @@ var errStale = errors.New("stale")
 func (s *Service) exited(c *container, exit task.Exit) {
 	ctx, cancel := context.WithTimeout(context.Background(), verbTimeout)
 	defer cancel()
-	err := s.noteExit(ctx, c, exit)
-	if errors.Is(err, errStale) {
-		return
+	switch err := s.noteExit(ctx, c, exit); {
+	case errors.Is(err, errStale):
+	case err != nil:
+		s.Logger.Error("recording an exit; it is tried again", "container", c.id, "error", err)
+		s.recording.Go(func() { s.recordLater(c) })
+	default:
+		s.tellExit(c, exit)
 	}
-	if err != nil {
-		s.Logger.Error("recording an exit; it is recorded at the next start", "container", c.id, "error", err)
-		return
+}
+
+// The pauses between attempts to record an exit: a disk that is full may stay so
+// for long.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 10 * time.Second
+)
+
+// recordLater tries to record an exit until that is done or Run ends; then the
+// next start of engined does it.
+func (s *Service) recordLater(c *container) {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		select {
+		case <-s.ending:
+			return
+		case <-time.After(pause):
+		}
+		exit, err := s.noteUnwritten(c)
+		if err == nil {
+			s.tellExit(c, exit)
+			return
+		}
 	}
+}
+
+// noteUnwritten records the exit that could not be written, and returns it.
+func (s *Service) noteUnwritten(c *container) (task.Exit, error) {
+	ctx, cancel := noting(context.Background())
+	defer cancel()
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	exit := *c.unwritten
+	return exit, s.writeExit(ctx, c, exit)
+}
+
+// tellExit tells of an exit that is recorded.
+func (s *Service) tellExit(c *container, exit task.Exit) {
 	r := c.record.Load()
 	s.execs.containerExited(c.id)
 	if told := c.oom.Swap(false); exit.OOMKilled && !told { // the exit was first
@@ -51,7 +89,21 @@ func (s *Service) noteExit(ctx context.Context, c *container, exit task.Exit) er
 		}
 		return errStale
 	}
-	return s.changeLocked(ctx, c, func(r *Record) error { return r.applyStopped(exit) })
+	if c.unwritten != nil {
+		return errStale // the first to say how the run ended is tried again already
+	}
+	return s.writeExit(ctx, c, exit)
+}
+
+// writeExit records the exit of a run, or keeps it for another attempt. The
+// caller has c.writing. No start comes before that: the record says running.
+func (s *Service) writeExit(ctx context.Context, c *container, exit task.Exit) error {
+	c.unwritten = &exit
+	if err := s.changeLocked(ctx, c, func(r *Record) error { return r.applyStopped(exit) }); err != nil {
+		return err
+	}
+	c.unwritten = nil
+	return nil
 }
 
 // follow gives back what the run had, and removes the container if it was

@@ -15,6 +15,8 @@ import (
 // events until ctx ends, and waits for what it has begun. It is called once.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.following.close()
+	defer s.recording.close() // before: what it records is followed
+	defer close(s.ending)
 	defer s.dropParked()
 	snapshot, err := s.Tasks.Snapshot(ctx)
 	if err != nil {

@@ -108,7 +108,9 @@ type Service struct {
 	unread map[string]bool // ids of containers whose records cannot be read; Open's alone to write
 
 	ready     chan struct{} // closed when reconciled
+	ending    chan struct{} // closed when Run is to end
 	following followers     // teardowns and removals after exits
+	recording followers     // attempts to record an exit that could not be written
 }
 
 // container is a container's live part.
@@ -120,9 +122,10 @@ type container struct {
 
 	// writing serialises changes of the record. It is held over the database,
 	// never over another process.
-	writing  sync.Mutex
-	starting bool       // a start waits for the supervisor's answer; guarded by writing
-	early    *task.Exit // of the run whose start is not answered yet; guarded by writing
+	writing   sync.Mutex
+	starting  bool       // a start waits for the supervisor's answer; guarded by writing
+	early     *task.Exit // of the run whose start is not answered yet; guarded by writing
+	unwritten *task.Exit // of the run, which could not be written; guarded by writing
 
 	mu      sync.Mutex // guards what follows
 	waiters map[*waiter]struct{}
@@ -137,7 +140,7 @@ func Open(ctx context.Context, deps Deps) (*Service, error) {
 	if deps.StopTimeout == 0 {
 		deps.StopTimeout = defaultStopTimeout
 	}
-	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), unread: make(map[string]bool), ready: make(chan struct{})}
+	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), unread: make(map[string]bool), ready: make(chan struct{}), ending: make(chan struct{})}
 	s.execs.byID = make(map[string]*command)
 	s.creations.records = make(map[string]*Record)
 	if err := deps.DB.Migrate(ctx, "container", schema); err != nil {
