@@ -6,6 +6,7 @@
 //	database   containers(id, name, document)      one JSON Record per container
 //	ROOT/containers/ID/                            log files
 //	ROOT/volumes/NAME/_data/                       volumes
+//	ROOT/volumes/NAME/filling                      while the image's content is copied into it
 //	ROOT/volumes/.NAME.removed/                    a volume that is being deleted
 //	EXECROOT/containers/ID/                        config.json, hostname, hosts, resolv.conf
 //

@@ -11,7 +11,7 @@ import (
 	"github.com/engined/engined/engined/task"
 )
 
-// errStale says that an exit is of no present run.
+// errStale says that an exit is of no present run, or known of that already.
 var errStale = errors.New("stale")
 
 // exited handles the end of a container's first process, once: it is put on

@@ -104,6 +104,7 @@ type Service struct {
 	execs execs
 
 	creations creations
+	fillings  fillings
 
 	unread map[string]bool // ids of containers whose records cannot be read; Open's alone to write
 
@@ -143,6 +144,7 @@ func Open(ctx context.Context, deps Deps) (*Service, error) {
 	s := &Service{Deps: deps, rows: rows{deps.DB}, index: newIndex(), unread: make(map[string]bool), ready: make(chan struct{}), ending: make(chan struct{})}
 	s.execs.byID = make(map[string]*command)
 	s.creations.records = make(map[string]*Record)
+	s.fillings.done = make(map[string]chan struct{})
 	if err := deps.DB.Migrate(ctx, "container", schema); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,8 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 
-	"github.com/cyphar/filepath-securejoin/pathrs-lite"
-	"github.com/moby/go-archive"
 	apicontainer "github.com/moby/moby/api/types/container"
 	apimount "github.com/moby/moby/api/types/mount"
 
@@ -93,52 +90,4 @@ func (s *Service) removeVolume(name, id string) error {
 		return fmt.Errorf("removing volume %s: %w", name, err)
 	}
 	return nil
-}
-
-// fillVolumes copies what the image has at a volume's place into the volume,
-// if that is empty: it is so at its first use.
-func (s *Service) fillVolumes(ctx context.Context, r *Record, rootfs string) error {
-	for _, m := range r.Mounts {
-		if m.Type != apimount.TypeVolume || m.NoCopy {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := fillVolume(m.Source, rootfs, m.Destination); err != nil {
-			return fmt.Errorf("filling volume %s from the image's %s: %w", m.Name, m.Destination, err)
-		}
-	}
-	return nil
-}
-
-func fillVolume(volume, rootfs, place string) error {
-	has, err := os.ReadDir(volume)
-	if err != nil || len(has) > 0 {
-		return err
-	}
-	from, err := pathrs.OpenInRoot(rootfs, place)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	info, err := from.Stat()
-	if err != nil || !info.IsDir() {
-		return err
-	}
-	// The descriptor stays the directory that was found, whatever becomes of
-	// its path.
-	source := fmt.Sprintf("/proc/self/fd/%d", from.Fd())
-	content, err := archive.TarWithOptions(source+"/.", &archive.TarOptions{})
-	if err != nil {
-		return err
-	}
-	defer content.Close()
-	if err := archive.Untar(content, volume, &archive.TarOptions{}); err != nil {
-		return err
-	}
-	return copyOwner(volume, info)
 }
