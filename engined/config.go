@@ -130,8 +130,8 @@ func (c *Config) settings() []setting {
 		{"max-concurrent-downloads", "max-concurrent-downloads", "", number{&c.MaxDownloads}, false, "`number` of layers downloaded at the same time"},
 		{"max-concurrent-uploads", "max-concurrent-uploads", "", number{&c.MaxUploads}, false, "`number` of layers uploaded at the same time"},
 		{"max-download-attempts", "max-download-attempts", "", number{&c.MaxDownloadAttempts}, false, "`number` of attempts before a download fails"},
-		{"bridge", "bridge", "b", text{&c.Bridge}, false, "`name` of the bridge's link; none: no bridge network"},
-		{"bip", "bip", "", text{&c.BridgeIP}, false, "the bridge's address and prefix, as `CIDR`"},
+		{"bridge", "bridge", "b", text{&c.Bridge}, false, "`name` of the bridge's link, which is made if it is not there; none: no bridge network"},
+		{"bip", "bip", "", text{&c.BridgeIP}, false, "the bridge's address and prefix, as `CIDR` (default: those of a bridge that is there, else 172.18.0.1/16)"},
 		{"ip-forward", "ip-forward", "", truth{&c.IPForward}, false, "enable net.ipv4.ip_forward"},
 		{"iptables", "iptables", "", truth{&c.IPTables}, false, "make firewall rules"},
 	}

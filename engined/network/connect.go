@@ -88,7 +88,15 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 // removeLink deletes a link; the kernel makes the caller wait. Absent is fine.
 func removeLink(name string) error {
+	return removeLinkIf(name, func(netlink.Link) bool { return true })
+}
+
+// removeLinkIf is removeLink for a link that may be somebody else's.
+func removeLinkIf(name string, ours func(netlink.Link) bool) error {
 	link, err := netlink.LinkByName(name)
+	if err == nil && !ours(link) {
+		return nil
+	}
 	if err == nil {
 		err = netlink.LinkDel(link)
 	}

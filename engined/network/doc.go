@@ -22,6 +22,11 @@
 // links and namespaces away afterwards. Reconcile marks at start-up what
 // belongs to no running container and the sweeper does the rest.
 //
+// # The bridge
+//
+// A bridge that is there already is used and never deleted. One made here has an
+// alias that names this database's network, so that it is known after a kill.
+//
 // # Namespaces
 //
 // A sandbox is a network namespace bind-mounted at EXEC-ROOT/netns/NAME by a

@@ -121,7 +121,7 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 	var empty Options
-	if err := empty.complete(); err != nil || empty.Bridge != DefaultBridge || empty.Subnet != DefaultSubnet {
+	if err := empty.complete(); err != nil || empty.Bridge != DefaultBridge || empty.Subnet.IsValid() {
 		t.Errorf("defaults: %+v, %v", empty, err)
 	}
 }

@@ -36,7 +36,7 @@ var DefaultSubnet = netip.MustParsePrefix("172.18.0.1/16")
 type Options struct {
 	ExecRoot  string       // namespaces are kept in its netns/
 	Bridge    string       // name of the bridge's link; "": DefaultBridge, "none": no bridge network
-	Subnet    netip.Prefix // the bridge's address and prefix; zero: DefaultSubnet
+	Subnet    netip.Prefix // the bridge's address and prefix; zero: those of a bridge not engined's own, else DefaultSubnet
 	NoForward bool         // leave net.ipv4.ip_forward as it is
 	NoRules   bool         // make no firewall rules
 	Logger    *slog.Logger // nil: slog.Default()
@@ -157,17 +157,25 @@ func (o *Options) complete() error {
 	if !linkName.MatchString(o.Bridge) {
 		return errdefs.InvalidArgument.Errorf("bridge: invalid link name %q: expected %s", o.Bridge, linkName)
 	}
-	if !o.Subnet.IsValid() {
+	if o.Subnet.IsValid() {
+		if err := checkSubnet(o.Subnet); err != nil {
+			return fmt.Errorf("bip: %w", err)
+		}
+	} else if o.Bridge == NoBridge {
 		o.Subnet = DefaultSubnet
-	}
-	if !o.Subnet.Addr().Is4() || o.Subnet.Bits() > 29 || o.Subnet.Addr() == o.Subnet.Masked().Addr() {
-		return errdefs.InvalidArgument.Errorf("bip: %s: expected an IPv4 host address with a prefix of at most 29 bits, as 172.18.0.1/16", o.Subnet)
 	}
 	return nil
 }
 
-// Close waits for the sweeper and, if no endpoint is left, takes the bridge
-// and its rules away. With endpoints they stay: containers go on.
+func checkSubnet(p netip.Prefix) error {
+	if !p.Addr().Is4() || p.Bits() > 29 || p.Addr() == p.Masked().Addr() {
+		return errdefs.InvalidArgument.Errorf("%s: expected an IPv4 host address with a prefix of at most 29 bits, as 172.18.0.1/16", p)
+	}
+	return nil
+}
+
+// Close waits for the sweeper and, if no endpoint is left, takes the rules away
+// and the bridge if engined made it. With endpoints they stay: containers go on.
 func (s *Service) Close(ctx context.Context) error {
 	s.stop()
 	<-s.stopped

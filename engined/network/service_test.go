@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -23,12 +24,18 @@ import (
 // the rules and the forwarding switch are the namespace's.
 func open(t *testing.T, root string) *Service {
 	t.Helper()
+	return openWith(t, root, Options{Subnet: netip.MustParsePrefix("10.77.0.1/24")})
+}
+
+func openWith(t *testing.T, root string, options Options) *Service {
+	t.Helper()
+	options.ExecRoot, options.Bridge = root, "netest0"
 	db, err := store.Open(context.Background(), filepath.Join(root, "db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s, err := Open(context.Background(), db, events.New(), Options{ExecRoot: root, Bridge: "netest0", Subnet: netip.MustParsePrefix("10.77.0.1/24")})
+	s, err := Open(context.Background(), db, events.New(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,6 +243,112 @@ func TestRestartKeepsRunningContainersAndReleasesTheRest(t *testing.T) {
 	}
 	second.sweepOnce(ctx)
 	if err := second.closeBridge(); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t, second)
+}
+
+// shell runs commands of ip(8) and the like, a line each.
+func shell(t *testing.T, commands ...string) {
+	t.Helper()
+	for _, command := range commands {
+		words := strings.Fields(command)
+		if output, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, output)
+		}
+	}
+}
+
+func TestABridgeOfSomebodyElseStays(t *testing.T) {
+	if !ownNamespace(t) {
+		return
+	}
+	ctx := context.Background()
+	shell(t, "ip link add netest0 type bridge", "ip addr add 10.78.0.9/24 dev netest0 valid_lft 5000 preferred_lft 4000")
+	root := t.TempDir()
+	first := openWith(t, root, Options{})
+	box, err := first.Allocate(ctx, request("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end := box.Endpoints["bridge"]; end.IPAddress.String() != "10.78.0.1" || end.Gateway.String() != "10.78.0.9" || end.IPPrefixLen != 24 {
+		t.Errorf("endpoint %+v, want the bridge's own subnet", end)
+	}
+	inside(t, box, "busybox", "ping", "-c", "1", "-W", "5", "10.78.0.9")
+	if err := first.Release(ctx, "c"); err != nil {
+		t.Fatal(err)
+	}
+	first.stop() // a kill: nothing is cleaned
+	<-first.stopped
+	if err := openWith(t, root, Options{}).Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := openWith(t, t.TempDir(), Options{}).Close(ctx); err != nil { // of another database
+		t.Fatal(err)
+	}
+	link, err := netlink.LinkByName("netest0")
+	if err != nil {
+		t.Fatalf("the bridge: %v", err)
+	}
+	addresses, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil || len(addresses) != 1 || addresses[0].IPNet.String() != "10.78.0.9/24" || addresses[0].ValidLft > 5000 {
+		t.Errorf("its addresses: %v %v", addresses, err)
+	}
+}
+
+func TestAConfiguredSubnetGoesBeforeTheBridgesOwn(t *testing.T) {
+	if !ownNamespace(t) {
+		return
+	}
+	ctx := context.Background()
+	shell(t, "ip link add netest0 type bridge", "ip addr add 10.78.0.9/24 dev netest0")
+	s := open(t, t.TempDir())
+	box, err := s.Allocate(ctx, request("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := box.Endpoints["bridge"].IPAddress.String(); got != "10.77.0.2" {
+		t.Errorf("address %s", got)
+	}
+	if err := errors.Join(s.Release(ctx, "c"), s.Close(ctx)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestABridgeWithoutRoomIsRefused(t *testing.T) {
+	if !ownNamespace(t) {
+		return
+	}
+	ctx := context.Background()
+	shell(t, "ip link add netest0 type bridge", "ip addr add 10.78.0.9/32 dev netest0")
+	root := t.TempDir()
+	db, err := store.Open(ctx, filepath.Join(root, "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	_, err = Open(ctx, db, events.New(), Options{ExecRoot: root, Bridge: "netest0"})
+	if errdefs.KindOf(err) != errdefs.InvalidArgument || !strings.Contains(err.Error(), "bridge netest0: 10.78.0.9/32") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := netlink.LinkByName("netest0"); err != nil {
+		t.Errorf("the bridge: %v", err)
+	}
+}
+
+func TestItsOwnBridgeGoesAlsoAfterAKill(t *testing.T) {
+	if !ownNamespace(t) {
+		return
+	}
+	root := t.TempDir()
+	first := openWith(t, root, Options{})
+	first.stop() // a kill: nothing is cleaned
+	<-first.stopped
+	second := openWith(t, root, Options{})
+	if got := second.options.Subnet; got != DefaultSubnet {
+		t.Errorf("subnet %s", got)
+	}
+	if err := second.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	nothingLeft(t, second)
