@@ -123,11 +123,10 @@ func (v Version) adaptCreate(request *apicontainer.CreateRequest, legacy legacyC
 }
 
 // adaptDefaults sets what an old client leaves out and expects to be as it
-// was then.
+// was then. Absent on purpose: until 1.40 IPC namespaces were shareable unless
+// said otherwise, which is not implemented and which such a client did not ask
+// for; it gets a private one.
 func (v Version) adaptDefaults(host *apicontainer.HostConfig) {
-	if v.Before(40) && host.IpcMode.IsEmpty() {
-		host.IpcMode = apicontainer.IPCModeShareable
-	}
 	if v.Before(41) && host.CgroupnsMode.IsEmpty() {
 		host.CgroupnsMode = apicontainer.CgroupnsModeHost
 	}
@@ -136,6 +135,9 @@ func (v Version) adaptDefaults(host *apicontainer.HostConfig) {
 // forgetUnknown clears what version v did not have: old daemons ignored it.
 func (v Version) forgetUnknown(request *apicontainer.CreateRequest) {
 	host := request.HostConfig
+	if v.Before(25) {
+		host.AutoRemove = false // the client removes it, and would find it gone
+	}
 	if v.Before(42) {
 		host.ConsoleSize = [2]uint{}
 	}

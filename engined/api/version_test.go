@@ -18,7 +18,7 @@ import (
 // new one, and the field that shows it.
 func TestCreateMeansWhatItMeantInItsVersion(t *testing.T) {
 	const body = `{"Image":"x","MacAddress":"02:42:ac:11:00:02","Healthcheck":{"StartInterval":5},"HostConfig":{
-		"ConsoleSize":[3,4],"Annotations":{"a":"b"},
+		"AutoRemove":true,"ConsoleSize":[3,4],"Annotations":{"a":"b"},
 		"Mounts":[{"Type":"bind","BindOptions":{"NonRecursive":true,"ReadOnlyNonRecursive":true}},
 			{"Type":"volume","VolumeOptions":{"Subpath":"s"}},{"Type":"tmpfs","TmpfsOptions":{"Options":[["o"]]}}]}}`
 	for _, rule := range []struct {
@@ -29,7 +29,7 @@ func TestCreateMeansWhatItMeantInItsVersion(t *testing.T) {
 		present  string
 		observed func(container.CreateRequest) any
 	}{
-		{"IpcMode", "1.39", `"shareable"`, "1.40", `""`, func(r container.CreateRequest) any { return r.HostConfig.IpcMode }},
+		{"AutoRemove", "1.24", `false`, "1.25", `true`, func(r container.CreateRequest) any { return r.HostConfig.AutoRemove }},
 		{"NonRecursive", "1.39", `false`, "1.40", `true`, func(r container.CreateRequest) any { return r.HostConfig.Mounts[0].BindOptions.NonRecursive }},
 		{"CgroupnsMode", "1.40", `"host"`, "1.41", `""`, func(r container.CreateRequest) any { return r.HostConfig.CgroupnsMode }},
 		{"ConsoleSize", "1.41", `[0,0]`, "1.42", `[3,4]`, func(r container.CreateRequest) any { return r.HostConfig.ConsoleSize }},
@@ -47,6 +47,16 @@ func TestCreateMeansWhatItMeantInItsVersion(t *testing.T) {
 			}
 			if text := asJSON(t, rule.observed(got)); text != want {
 				t.Errorf("%s in %s: %s, want %s", rule.what, version, text, want)
+			}
+		}
+	}
+}
+
+func TestOnlyWhoAsksForASharedIPCNamespaceIsToldItIsNotThere(t *testing.T) {
+	for body, want := range map[string]apicontainer.IpcMode{`{"Image":"x"}`: "", `{"Image":"x","HostConfig":{"IpcMode":"shareable"}}`: "shareable"} {
+		for _, version := range []string{"1.24", "1.39", "1.40"} {
+			if got, _ := createdAt(t, version, body); got.HostConfig.IpcMode != want {
+				t.Errorf("%s %s: %q, want %q", version, body, got.HostConfig.IpcMode, want)
 			}
 		}
 	}
