@@ -254,7 +254,7 @@ func (c *Config) complete() error {
 
 func (c *Config) checkHosts() error {
 	for _, host := range c.Hosts {
-		if _, err := parseHost(host, c.TLS); err != nil {
+		if _, err := parseHost(host, c.TLSVerify); err != nil {
 			return fmt.Errorf("hosts: %w", err)
 		}
 	}

@@ -69,6 +69,8 @@ func TestWrongConfigurationsNameWhatIsWrong(t *testing.T) {
 		{"", "-H tcp://0.0.0.0:2375", "root on this machine"},
 		{"", "-H tcp://:2375", "root on this machine"},
 		{"", "-H tcp://example.org:2375", "root on this machine"},
+		{"", "--tls -H tcp://0.0.0.0:2376", "root on this machine: configure tlsverify"},
+		{`{"tls":true}`, "-H tcp://example.org:2376", "root on this machine: configure tlsverify"},
 		{"", "-H tcp://127.0.0.1:no", "port number"},
 		{"", "-H http://x", "expected unix://"},
 		{"", "--shutdown-timeout -1", "shutdown-timeout"},
@@ -80,8 +82,8 @@ func TestWrongConfigurationsNameWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestLoopbackAndTLSMayListenOnTCP(t *testing.T) {
-	for _, args := range []string{"-H tcp://127.0.0.1:1", "-H tcp://[::1]:1", "-H tcp://localhost:1", "--tlsverify -H tcp://0.0.0.0:1"} {
+func TestLoopbackAndVerifiedClientsMayListenOnTCP(t *testing.T) {
+	for _, args := range []string{"-H tcp://127.0.0.1:1", "-H tcp://[::1]:1", "-H tcp://localhost:1", "--tls -H tcp://127.0.0.1:1", "--tlsverify -H tcp://0.0.0.0:1"} {
 		c, err := load(t, "", strings.Fields(args)...)
 		if err != nil {
 			t.Errorf("%s: %v", args, err)

@@ -22,8 +22,8 @@ import (
 type address struct{ scheme, at string }
 
 // parseHost reads a host and refuses one that would let anybody on the network
-// be root here.
-func parseHost(host string, secured bool) (address, error) {
+// be root here: without verified client certificates, TLS keeps nobody out.
+func parseHost(host string, verified bool) (address, error) {
 	scheme, at, ok := strings.Cut(host, "://")
 	if !ok {
 		return address{}, errdefs.InvalidArgument.Errorf("expected unix://PATH, tcp://HOST:PORT or fd://, got %q", host)
@@ -37,7 +37,7 @@ func parseHost(host string, secured bool) (address, error) {
 			return a, errdefs.InvalidArgument.Errorf("expected an absolute path after unix://, got %q", host)
 		}
 	case "tcp":
-		return a, checkTCP(a, secured)
+		return a, checkTCP(a, verified)
 	case "fd":
 	default:
 		return a, errdefs.InvalidArgument.Errorf("expected unix://, tcp:// or fd://, got %q", host)
@@ -45,7 +45,7 @@ func parseHost(host string, secured bool) (address, error) {
 	return a, nil
 }
 
-func checkTCP(a address, secured bool) error {
+func checkTCP(a address, verified bool) error {
 	host, port, err := net.SplitHostPort(a.at)
 	if err != nil {
 		return errdefs.InvalidArgument.Errorf("tcp://%s: %w", a.at, err)
@@ -54,7 +54,7 @@ func checkTCP(a address, secured bool) error {
 		return errdefs.InvalidArgument.Errorf("tcp://%s: expected a port number, got %q", a.at, port)
 	}
 	ip := net.ParseIP(host)
-	if !secured && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if !verified && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return errdefs.InvalidArgument.Errorf("tcp://%s: whoever reaches it is root on this machine: configure tlsverify, or listen on loopback", a.at)
 	}
 	return nil
@@ -69,7 +69,7 @@ func listen(c *Config) (_ []net.Listener, err error) {
 		}
 	}()
 	for _, host := range c.Hosts {
-		a, err := parseHost(host, c.TLS)
+		a, err := parseHost(host, c.TLSVerify)
 		if err != nil {
 			return nil, err
 		}
