@@ -19,8 +19,9 @@
 //
 // Deleting a veth pair makes the kernel wait for RCU, 15 to 60 ms. Release
 // only marks the rows; the sweeper, one goroutine owned by the Service, takes
-// links and namespaces away afterwards. Reconcile marks at start-up what
-// belongs to no running container and the sweeper does the rest.
+// links and namespaces away afterwards, or whoever needs the address of one
+// before that. Reconcile marks at start-up what belongs to no running container
+// and the sweeper does the rest.
 //
 // # The bridge
 //

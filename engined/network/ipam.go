@@ -65,10 +65,9 @@ func macOf(a netip.Addr) net.HardwareAddr {
 
 // choose settles address and MAC for what the caller asked for (nil: nothing).
 func choose(subnet netip.Prefix, asked *apinetwork.EndpointSettings, last netip.Addr, taken map[netip.Addr]bool) (netip.Addr, net.HardwareAddr, error) {
-	var addr netip.Addr
+	addr := askedFor(asked)
 	var err error
-	if asked != nil && asked.IPAMConfig != nil && asked.IPAMConfig.IPv4Address.IsValid() {
-		addr = asked.IPAMConfig.IPv4Address
+	if addr.IsValid() {
 		err = askedAddress(subnet, addr, taken)
 	} else {
 		addr, err = nextAddress(subnet, last, taken)
@@ -80,4 +79,12 @@ func choose(subnet netip.Prefix, asked *apinetwork.EndpointSettings, last netip.
 		return addr, net.HardwareAddr(asked.MacAddress), nil
 	}
 	return addr, macOf(addr), nil
+}
+
+// askedFor returns the IPv4 address that the caller chose, else the zero one.
+func askedFor(asked *apinetwork.EndpointSettings) netip.Addr {
+	if asked == nil || asked.IPAMConfig == nil {
+		return netip.Addr{}
+	}
+	return asked.IPAMConfig.IPv4Address
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -130,26 +131,61 @@ func (s *Service) bridgeSandbox(ctx context.Context, req Request, network record
 	return box, nil
 }
 
-// reserve chooses an address and writes the endpoint's row.
+// reserve chooses an address and writes the endpoint's row. A released row that
+// stands in the way is swept first: a restart asks for its own address again
+// before the sweeper has come to it.
 func (s *Service) reserve(ctx context.Context, req Request, network record, asked *apinetwork.EndpointSettings) (endpoint, error) {
+	for {
+		end, inTheWay, err := s.tryReserve(ctx, req, network, asked)
+		if err == nil {
+			return end, nil
+		}
+		// Each round ends a row, so there is a last one.
+		if len(inTheWay) == 0 || ctx.Err() != nil {
+			return endpoint{}, fmt.Errorf("address on network %s: %w", network.name, errors.Join(err, ctx.Err()))
+		}
+		if failed := s.sweepFirst(ctx, inTheWay); failed != nil {
+			return endpoint{}, fmt.Errorf("address on network %s: %w", network.name, errors.Join(err, failed))
+		}
+	}
+}
+
+// tryReserve also returns, if there was no address, the released endpoints that
+// hold one that would do.
+func (s *Service) tryReserve(ctx context.Context, req Request, network record, asked *apinetwork.EndpointSettings) (end endpoint, inTheWay []endpoint, err error) {
 	s.allocate.Lock()
 	defer s.allocate.Unlock()
-	end := endpoint{id: randomHex(32), container: req.ContainerID, network: network.id, name: req.ContainerName,
+	end = endpoint{id: randomHex(32), container: req.ContainerID, network: network.id, name: req.ContainerName,
 		link: "veth" + randomHex(4), sandbox: randomHex(6), created: time.Now()}
-	err := s.db.Update(ctx, func(tx *sql.Tx) error {
+	err = s.db.Update(ctx, func(tx *sql.Tx) error {
 		taken, last, err := addresses(ctx, tx, network.id)
 		if err != nil {
 			return err
 		}
-		if end.address, end.mac, err = choose(s.options.Subnet, asked, last, taken); err != nil {
+		if end.address, end.mac, err = choose(s.options.Subnet, asked, last, taken); err == nil {
+			return end.insert(ctx, tx)
+		}
+		if kind := errdefs.KindOf(err); kind != errdefs.PermissionDenied && kind != errdefs.ResourceExhausted {
 			return err
 		}
-		return end.insert(ctx, tx)
+		// Looked up here, or the sweeper might have ended the row in between.
+		var failed error
+		inTheWay, failed = released(ctx, tx, network.id, askedFor(asked))
+		return errors.Join(err, failed)
 	})
-	if err != nil {
-		return endpoint{}, fmt.Errorf("address on network %s: %w", network.name, err)
+	return end, inTheWay, err
+}
+
+// sweepFirst sweeps the first of ends that can be swept.
+func (s *Service) sweepFirst(ctx context.Context, ends []endpoint) (failed error) {
+	for _, end := range ends {
+		err := s.sweepEndpoint(ctx, end)
+		if err == nil {
+			return nil
+		}
+		failed = errors.Join(failed, fmt.Errorf("removing released endpoint %s of %s: %w", end.link, end.container, err))
 	}
-	return end, nil
+	return failed
 }
 
 // settingsOf is what inspect shows of an endpoint.
@@ -250,4 +286,13 @@ func addresses(ctx context.Context, tx *sql.Tx, networkID string) (taken map[net
 		taken[last] = true
 	}
 	return taken, last, rows.Err()
+}
+
+// released returns the endpoints that the sweeper has not come to yet, the
+// oldest first: that of an address, or all if it is the zero one.
+func released(ctx context.Context, tx *sql.Tx, networkID string, at netip.Addr) ([]endpoint, error) {
+	if at.IsValid() {
+		return readEndpoints(ctx, tx, `WHERE released = 1 AND network = ? AND address = ?`, networkID, at.String())
+	}
+	return readEndpoints(ctx, tx, `WHERE released = 1 AND network = ? ORDER BY created`, networkID)
 }

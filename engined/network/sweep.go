@@ -90,22 +90,27 @@ func (s *Service) Reconcile(ctx context.Context, running map[string]bool) error 
 
 // endpoints reads rows; where is a clause of this package's own.
 func (s *Service) endpoints(ctx context.Context, where string, args ...any) (ends []endpoint, err error) {
-	err = s.db.View(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT id, container, network, name, address, mac, link, sandbox, created, released FROM endpoints `+where, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			end, err := scanEndpoint(rows)
-			if err != nil {
-				return err
-			}
-			ends = append(ends, end)
-		}
-		return rows.Err()
+	err = s.db.View(ctx, func(tx *sql.Tx) (err error) {
+		ends, err = readEndpoints(ctx, tx, where, args...)
+		return err
 	})
 	return ends, err
+}
+
+func readEndpoints(ctx context.Context, tx *sql.Tx, where string, args ...any) (ends []endpoint, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT id, container, network, name, address, mac, link, sandbox, created, released FROM endpoints `+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		end, err := scanEndpoint(rows)
+		if err != nil {
+			return nil, err
+		}
+		ends = append(ends, end)
+	}
+	return ends, rows.Err()
 }
 
 func scanEndpoint(rows *sql.Rows) (e endpoint, err error) {
