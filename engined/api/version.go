@@ -198,14 +198,17 @@ func moveMacAddress(request *apicontainer.CreateRequest, text string) error {
 	if mode.IsHost() || mode.IsContainer() || mode.IsNone() {
 		return errdefs.InvalidArgument.Errorf("conflicting options: mac-address and the network mode")
 	}
-	name := string(mode)
-	if name == "" || mode.IsDefault() {
-		name = apinetwork.NetworkBridge
-	}
 	if request.NetworkingConfig == nil {
 		request.NetworkingConfig = &apinetwork.NetworkingConfig{}
 	}
 	endpoints := request.NetworkingConfig.EndpointsConfig
+	name := string(mode)
+	if name == "" || mode.IsDefault() {
+		name = apinetwork.NetworkBridge
+		if _, given := endpoints[apinetwork.NetworkDefault]; given {
+			name = apinetwork.NetworkDefault
+		}
+	}
 	if endpoints == nil {
 		endpoints = make(map[string]*apinetwork.EndpointSettings)
 		request.NetworkingConfig.EndpointsConfig = endpoints

@@ -110,6 +110,17 @@ func TestMacAddressAndNoNetworkOfItsOwnConflict(t *testing.T) {
 	}
 }
 
+func TestMacAddressGoesToTheEndpointThatIsGiven(t *testing.T) {
+	for _, mode := range []string{"", "default"} {
+		got, _ := createdAt(t, "1.43", `{"Image":"x","MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"`+mode+`"},
+			"NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":{"IPv4Address":"172.18.0.50"}}}}}`)
+		endpoints := got.NetworkingConfig.EndpointsConfig
+		if one := endpoints["default"]; len(endpoints) != 1 || one.MacAddress.String() != "02:42:ac:11:00:02" || one.IPAMConfig.IPv4Address.String() != "172.18.0.50" {
+			t.Errorf("mode %q: %s", mode, asJSON(t, endpoints))
+		}
+	}
+}
+
 // inspected is what a field of an inspect answer is, "-" if it is not there.
 func inspected(t *testing.T, version Version, path string) string {
 	t.Helper()

@@ -92,7 +92,7 @@ func (s *Service) draft(req CreateRequest, found image.Image) (*Record, error) {
 	if err := s.fillIn(r); err != nil {
 		return nil, err
 	}
-	r.Networks = askedNetworks(req.NetworkingConfig, r.HostConfig.NetworkMode)
+	r.Networks = askedNetworks(req.NetworkingConfig, r.HostConfig.NetworkMode, s.Networks.Default())
 	r.Mounts, err = s.parseMounts(r)
 	return r, err
 }
@@ -103,8 +103,9 @@ func newID() string {
 	return hex.EncodeToString(random[:])
 }
 
-// askedNetworks is what inspect shows of networks before the first start.
-func askedNetworks(config *apinetwork.NetworkingConfig, mode apicontainer.NetworkMode) map[string]*apinetwork.EndpointSettings {
+// askedNetworks is what inspect shows of networks before the first start. What
+// a client asks of the network "default" is asked of usual, as in dockerd.
+func askedNetworks(config *apinetwork.NetworkingConfig, mode, usual apicontainer.NetworkMode) map[string]*apinetwork.EndpointSettings {
 	asked := make(map[string]*apinetwork.EndpointSettings)
 	if config != nil {
 		for name, settings := range config.EndpointsConfig {
@@ -113,6 +114,10 @@ func askedNetworks(config *apinetwork.NetworkingConfig, mode apicontainer.Networ
 			}
 			asked[name] = settings
 		}
+	}
+	if settings, given := asked[apinetwork.NetworkDefault]; given {
+		delete(asked, apinetwork.NetworkDefault)
+		asked[usual.NetworkName()] = settings
 	}
 	if len(asked) == 0 && !mode.IsContainer() {
 		asked[mode.NetworkName()] = &apinetwork.EndpointSettings{}

@@ -105,6 +105,24 @@ func TestWhatCannotBeRunIsRefusedAtCreate(t *testing.T) {
 	}
 }
 
+func TestWhatIsAskedOfTheDefaultNetworkIsAskedOfTheBridge(t *testing.T) {
+	w := newWorld(t).run()
+	asked := &apinetwork.EndpointSettings{MacAddress: apinetwork.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	for _, mode := range []apicontainer.NetworkMode{"", "default", "bridge"} {
+		found, err := w.Inspect(t.Context(), w.create("", func(r *CreateRequest) {
+			r.HostConfig.NetworkMode = mode
+			r.NetworkingConfig = &apinetwork.NetworkingConfig{EndpointsConfig: map[string]*apinetwork.EndpointSettings{"default": asked}}
+		}), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		networks := found.NetworkSettings.Networks
+		if len(networks) != 1 || networks["bridge"] == nil || networks["bridge"].MacAddress.String() != asked.MacAddress.String() {
+			t.Errorf("mode %q: %v", mode, networks)
+		}
+	}
+}
+
 func TestAMissingSourceOfABindIsMadeAtTheStart(t *testing.T) {
 	w := newWorld(t).run()
 	source := filepath.Join(t.TempDir(), "a", "b")

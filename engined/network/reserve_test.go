@@ -62,6 +62,20 @@ func TestAnAddressCanBeHadAsSoonAsItIsReleased(t *testing.T) {
 	nothingLeft(t, s)
 }
 
+func TestANetworkIsAskedByAnyOfItsNames(t *testing.T) {
+	s := &Service{options: Options{Bridge: "x"}, records: []record{{id: "ab12", name: "bridge"}, {id: "cd34", name: "none"}}}
+	asked := &apinetwork.EndpointSettings{GwPriority: 7}
+	for _, name := range []string{"bridge", "default", "ab12", "ab"} {
+		endpoints := map[string]*apinetwork.EndpointSettings{name: asked, "none": {}}
+		if got := s.askedOf(s.records[0], endpoints); got != asked {
+			t.Errorf("by %s: %v", name, got)
+		}
+	}
+	if got := s.askedOf(s.records[0], map[string]*apinetwork.EndpointSettings{"none": asked, "bridge": nil}); got != nil {
+		t.Errorf("of another: %v", got)
+	}
+}
+
 func TestAFullSubnetHasRoomForWhatWasReleased(t *testing.T) {
 	if !ownNamespace(t) {
 		return

@@ -5,9 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	apicontainer "github.com/moby/moby/api/types/container"
@@ -81,10 +83,7 @@ func (s *Service) Allocate(ctx context.Context, req Request) (Sandbox, error) {
 	if err != nil {
 		return Sandbox{}, err
 	}
-	asked := req.Endpoints[network.name]
-	if asked == nil {
-		asked = req.Endpoints[string(req.Mode)]
-	}
+	asked := s.askedOf(network, req.Endpoints)
 	switch network.driver {
 	case "host":
 		return s.hostSandbox(req, network)
@@ -92,6 +91,20 @@ func (s *Service) Allocate(ctx context.Context, req Request) (Sandbox, error) {
 		return s.emptySandbox(req, network)
 	}
 	return s.bridgeSandbox(ctx, req, network, asked)
+}
+
+// askedOf returns what was asked of a network by its name, else by another that
+// it has: an id, or default.
+func (s *Service) askedOf(network record, endpoints map[string]*apinetwork.EndpointSettings) *apinetwork.EndpointSettings {
+	if asked := endpoints[network.name]; asked != nil {
+		return asked
+	}
+	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
+		if s.name(apicontainer.NetworkMode(name)) == network.name && endpoints[name] != nil {
+			return endpoints[name]
+		}
+	}
+	return nil
 }
 
 func (s *Service) hostSandbox(req Request, network record) (Sandbox, error) {

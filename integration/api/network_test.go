@@ -50,3 +50,20 @@ func TestARestartKeepsAFixedAddress(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDefaultNetworkIsTheBridge(t *testing.T) {
+	stack := harness.New(t, harness.Options{Bridge: true})
+	c := callerOf(t, stack.Socket)
+	const mac = "02:42:00:00:00:07"
+	address := c.freeAddress()
+	c.must("POST", "/containers/create?name=asking", fmt.Sprintf(`{"Image": "busybox", "Cmd": ["sleep", "1000"], "StopSignal": "KILL",
+		"NetworkingConfig": {"EndpointsConfig": {"default": {"IPAMConfig": {"IPv4Address": %q}, "MacAddress": %q}}}}`, address, mac), nil)
+	created := c.networks("asking")
+	if _, named := created["bridge"]; !named || len(created) != 1 {
+		t.Errorf("created: %+v", created)
+	}
+	c.must("POST", "/containers/asking/start", "", nil)
+	if got := c.networks("asking")["bridge"]; got.IPAddress != address || got.MacAddress != mac {
+		t.Errorf("started: %+v, want %s and %s", got, address, mac)
+	}
+}
