@@ -13,6 +13,15 @@ import (
 )
 
 func (s *Server) containerStart(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	for _, name := range []string{"checkpoint", "checkpoint-dir"} {
+		if q.text(name) != "" { // a start afresh is not what was asked for
+			return errdefs.NotImplemented.Errorf("parameter %s: starting from a checkpoint is not implemented", name)
+		}
+	}
+	if q.err != nil {
+		return q.err
+	}
 	if err := checkNoBody(r); err != nil {
 		return err
 	}

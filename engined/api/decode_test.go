@@ -132,6 +132,15 @@ func TestStartTakesNoConfiguration(t *testing.T) {
 	}
 }
 
+func TestNothingStartsAfreshInsteadOfFromACheckpoint(t *testing.T) {
+	s := newServer(&fakeContainers{start: func(string) error { return nil }})
+	for parameters, want := range map[string]int{"": 204, "?checkpoint=": 204, "?checkpoint=cp1": 501, "?checkpoint-dir=/x": 501} {
+		if w := call(t, s, "POST /containers/x/start"+parameters); w.Code != want {
+			t.Errorf("%q: %d %s", parameters, w.Code, w.Body)
+		}
+	}
+}
+
 func FuzzParseVersion(f *testing.F) {
 	f.Add("v1.24")
 	f.Fuzz(func(t *testing.T, element string) {

@@ -63,6 +63,7 @@ var requests = []request{
 	{"GET", "/containers/json?limit=many", "", 400, later},
 	{"POST", "/containers/none/start", "", 404, ""},
 	{"POST", "/containers/running/start", "", 304, ""},
+	{"POST", "/containers/stopped/start?checkpoint=cp1", "", 501, "dockerd wants an experimental mode for it"},
 	{"POST", "/containers/none/stop", "", 404, ""},
 	{"POST", "/containers/stopped/stop", "", 304, ""},
 	{"POST", "/containers/none/kill", "", 404, ""},
