@@ -91,6 +91,7 @@ func TestWhatCannotBeRunIsRefusedAtCreate(t *testing.T) {
 		{"unknown log opt 'colour'", errdefs.InvalidArgument, func(_ *apicontainer.Config, h *apicontainer.HostConfig) {
 			h.LogConfig = apicontainer.LogConfig{Type: "json-file", Config: map[string]string{"colour": "red"}}
 		}},
+		{"container:<name|id>", errdefs.InvalidArgument, func(_ *apicontainer.Config, h *apicontainer.HostConfig) { h.NetworkMode = "container:" }},
 		{"log drivers", errdefs.NotImplemented, func(_ *apicontainer.Config, h *apicontainer.HostConfig) { h.LogConfig.Type = "syslog" }},
 	} {
 		req := CreateRequest{Name: "web", Config: &apicontainer.Config{Image: "busybox", Cmd: []string{"x"}}, HostConfig: &apicontainer.HostConfig{}}
@@ -102,6 +103,19 @@ func TestWhatCannotBeRunIsRefusedAtCreate(t *testing.T) {
 	}
 	if list, _ := w.List(t.Context(), ListOptions{All: true}); len(list) != 0 {
 		t.Errorf("%d containers", len(list))
+	}
+}
+
+func TestTheContainerWhoseNetworkIsSharedIsMissedAtTheStart(t *testing.T) {
+	w := newWorld(t).run()
+	id := w.create("web", func(r *CreateRequest) { r.HostConfig.NetworkMode = "container:nope" })
+	err := w.Start(t.Context(), id)
+	if errdefs.CodeOf(err) != errdefs.NoSuchContainer || errdefs.KindOf(err) != errdefs.NotFound {
+		t.Errorf("got %v", err)
+	}
+	w.started("nope")
+	if err := w.Start(t.Context(), id); err != nil {
+		t.Errorf("when it is there: %v", err)
 	}
 }
 

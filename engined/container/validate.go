@@ -31,9 +31,8 @@ func (s *Service) check(r *Record, _ image.Image) (warnings []string, err error)
 	if err := unsupported(r); err != nil {
 		return nil, err
 	}
-	if _, err := s.joined(r); err != nil {
-		return nil, err
-	}
+	// Whether the container of container:NAME is there is start's to say: docker
+	// takes a 404 at create for a missing image.
 	if err := s.Networks.Check(r.HostConfig.NetworkMode, r.Networks); err != nil {
 		return nil, err
 	}
@@ -78,6 +77,8 @@ func checkModes(r *Record, invalid func(string, ...any) error) error {
 		return invalid("invalid PID mode: %v", h.PidMode)
 	case !h.UTSMode.Valid():
 		return invalid("invalid UTS mode: %v", h.UTSMode)
+	case h.NetworkMode.IsContainer() && h.NetworkMode.ConnectedContainer() == "":
+		return invalid("Invalid network mode: invalid container format container:<name|id>")
 	case !h.UsernsMode.Valid():
 		return invalid("invalid userns mode: %v", h.UsernsMode)
 	case !h.CgroupnsMode.Valid():

@@ -30,7 +30,8 @@ const later = "dockerd 20.10 answers 500"
 // where the standard library's text is no answer to a client.
 const newer = "same status in other words"
 
-// Containers "running" and "stopped" are there, and two whose ids begin alike
+// Containers "running" and "stopped" are there; "orphan" and "waiting" can be
+// made and not started. Two whose ids begin alike
 // are made by nobody: an ambiguous prefix is tried apart.
 var requests = []request{
 	{"POST", "/containers/create", `{"Image": "no-such-image"}`, 404, ""},
@@ -53,6 +54,11 @@ var requests = []request{
 	{"POST", "/containers/create", `{"Image": "busybox", "HostConfig": {"RestartPolicy": {"Name": "always"}, "AutoRemove": true}}`, 400, ""},
 	{"POST", "/containers/create?name=running", `{"Image": "busybox"}`, 409, ""},
 	{"POST", "/containers/create?name=not%20a%20name", `{"Image": "busybox"}`, 400, ""},
+	{"POST", "/containers/create", `{"Image": "busybox", "HostConfig": {"NetworkMode": "container:"}}`, 400, ""},
+	{"POST", "/containers/create?name=orphan", `{"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "container:none"}}`, 201, ""},
+	{"POST", "/containers/orphan/start", "", 404, ""},
+	{"POST", "/containers/create?name=waiting", `{"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "container:stopped"}}`, 201, ""},
+	{"POST", "/containers/waiting/start", "", 409, ""},
 	{"GET", "/containers/none/json", "", 404, ""},
 	{"GET", "/containers/none/logs?stdout=1", "", 404, ""},
 	{"GET", "/containers/running/logs", "", 400, ""},
