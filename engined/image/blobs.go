@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -46,6 +47,29 @@ type seenBlob struct {
 	ocispec.Descriptor
 	level      int // of gzip
 	repository string
+}
+
+// pairing says that a blob is a layer's tar, packed.
+type pairing struct{ diff, blob digest.Digest }
+
+// provenBlobs leaves what is known to be true of a manifest and a configuration
+// that pair layers with blobs: a layer that was here already needs no blob, so
+// the two may name any. What counts is what was unpacked just now, or before.
+func provenBlobs(ctx context.Context, tx *sql.Tx, diffs []digest.Digest, blobs []ocispec.Descriptor, unpacked map[pairing]bool) (provenDiffs []digest.Digest, proven []ocispec.Descriptor, err error) {
+	for i, diff := range diffs {
+		blob := blobs[i]
+		if !unpacked[pairing{diff, blob.Digest}] {
+			// As they were then: what this manifest says of them is not checked.
+			row := tx.QueryRowContext(ctx, `SELECT size, media_type FROM layer_blobs WHERE diff = ? AND digest = ? LIMIT 1`, diff.String(), blob.Digest.String())
+			if err := row.Scan(&blob.Size, &blob.MediaType); errors.Is(err, sql.ErrNoRows) {
+				continue
+			} else if err != nil {
+				return nil, nil, fmt.Errorf("looking up a blob: %w", err)
+			}
+		}
+		provenDiffs, proven = append(provenDiffs, diff), append(proven, blob)
+	}
+	return provenDiffs, proven, nil
 }
 
 // rememberBlobs records that the repository has these blobs for these layers.

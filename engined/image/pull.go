@@ -36,7 +36,7 @@ func (s *Store) Pull(ctx context.Context, req PullRequest, report Report) error 
 	if reference.FamiliarName(ref) == "scratch" { // Dockerfiles' word for no image at all
 		return errdefs.PermissionDenied.Errorf("'scratch' is a reserved name")
 	}
-	p := &puller{store: s, from: s.Remote.Pull(ctx, ref, req.Auth), named: reference.TrimNamed(ref), platform: req.Platform, report: locked(report), levels: map[digest.Digest]int{}}
+	p := &puller{store: s, from: s.Remote.Pull(ctx, ref, req.Auth), named: reference.TrimNamed(ref), platform: req.Platform, report: locked(report), levels: map[digest.Digest]int{}, unpacked: map[pairing]bool{}}
 	refs := []reference.Named{ref}
 	if reference.IsNameOnly(ref) {
 		if refs, err = p.all(ctx); err != nil {
@@ -100,6 +100,7 @@ type puller struct {
 	platform *ocispec.Platform
 	report   Report
 	levels   map[digest.Digest]int // of gzip, by blob
+	unpacked map[pairing]bool      // what this call has read itself
 }
 
 func (p *puller) say(id, status string) { p.report(jsonstream.Message{ID: id, Status: status}) }
@@ -166,6 +167,9 @@ func (p *puller) pull(ctx context.Context, ref reference.Named) (changed bool, e
 		if level, is := levelOf(l.start); is {
 			p.levels[l.of.Digest] = level
 		}
+		if l.verified {
+			p.unpacked[pairing{l.diff, l.of.Digest}] = true
+		}
 	}
 	p.say("", "Digest: "+found.Top.Descriptor.Digest.String())
 	return p.keep(ctx, ref, raw, config, found)
@@ -221,8 +225,9 @@ func (p *puller) keep(ctx context.Context, ref reference.Named, raw []byte, pars
 		names = append(names, name(canonical.String()))
 	}
 	_, err = p.store.add(ctx, addition{raw: raw, config: parsed, names: names, more: func(tx *sql.Tx, id digest.Digest) error {
-		return errors.Join(rememberManifest(ctx, tx, id, found.Manifest),
-			rememberBlobs(ctx, tx, p.named.Name(), parsed.RootFS.DiffIDs, found.Layers, p.levels))
+		diffs, blobs, err := provenBlobs(ctx, tx, parsed.RootFS.DiffIDs, found.Layers, p.unpacked)
+		return errors.Join(err, rememberManifest(ctx, tx, id, found.Manifest),
+			rememberBlobs(ctx, tx, p.named.Name(), diffs, blobs, p.levels))
 	}})
 	return changed, err
 }

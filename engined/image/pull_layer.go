@@ -30,9 +30,10 @@ type layerPull struct {
 	blob    *registry.Blob
 	watched chan struct{} // closed when watch has written its last
 
-	registered chan struct{} // closed when the layer is there; then the next two may be read
+	registered chan struct{} // closed when the layer is there; then the next three may be read
 	useless    bool          // the blob is whole and no good
 	start      []byte        // the blob's first bytes, if they were read
+	verified   bool          // the blob has its digest, and the diff is what is in it
 }
 
 func (p *puller) fetch(ctx context.Context, diff digest.Digest, of ocispec.Descriptor) (*layerPull, error) {
@@ -116,6 +117,7 @@ func (l *layerPull) register(ctx context.Context, req layer.RegisterRequest, fai
 			fail(err)
 			return
 		}
+		l.verified = true
 		<-l.watched
 	}
 	failpoint.At("layer-pulled")
