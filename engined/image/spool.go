@@ -94,14 +94,16 @@ func (a *archive) add(header *tar.Header, data io.Reader) error {
 	if a.named += len(header.Name) + len(header.Linkname); a.named > maxNames {
 		return errdefs.InvalidArgument.Errorf("more than %d MiB of file names", maxNames>>20)
 	}
-	name := path.Clean(strings.TrimLeft(header.Name, "/"))
+	// Cloned, because the reader's names are part of all the entry's PAX records,
+	// up to a megabyte, which they would keep in memory.
+	name, linkname := path.Clean(strings.TrimLeft(strings.Clone(header.Name), "/")), strings.Clone(header.Linkname)
 	switch header.Typeflag {
 	case tar.TypeReg:
 		return a.store(name, data)
 	case tar.TypeSymlink:
-		a.links[name] = path.Join(path.Dir(name), header.Linkname)
+		a.links[name] = path.Join(path.Dir(name), linkname)
 	case tar.TypeLink:
-		a.links[name] = path.Clean(strings.TrimLeft(header.Linkname, "/"))
+		a.links[name] = path.Clean(strings.TrimLeft(linkname, "/"))
 	}
 	return nil // directories and the like hold nothing
 }

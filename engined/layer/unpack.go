@@ -128,6 +128,9 @@ func (u *unpacker) all(stream io.Reader, split *splitWriter) (size int64, err er
 		if u.named += len(header.Name) + perName; u.named > maxNames {
 			return 0, errdefs.InvalidArgument.Errorf("the names in the tar are too many or too long: at most %d MiB are read", maxNames>>20)
 		}
+		// The reader's name is part of all the entry's PAX records, up to a
+		// megabyte, which it would keep in memory.
+		header.Name = strings.Clone(header.Name)
 		split.segment(reader.RawBytes())
 		u.copied = 0
 		added, err := u.entry(header, reader)
