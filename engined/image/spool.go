@@ -40,6 +40,7 @@ type archive struct {
 	dir   string
 	files map[string]spooled
 	links map[string]string // old archives link to a layer they have already
+	begun int               // files so far: what the next one on disk is called
 	named int               // of maxNames
 	taken int64             // of maxRead
 
@@ -99,18 +100,42 @@ func (a *archive) add(header *tar.Header, data io.Reader) error {
 	name, linkname := path.Clean(strings.TrimLeft(strings.Clone(header.Name), "/")), strings.Clone(header.Linkname)
 	switch header.Typeflag {
 	case tar.TypeReg:
+		if err := a.forget(name); err != nil {
+			return err
+		}
 		return a.store(name, data)
 	case tar.TypeSymlink:
-		a.links[name] = path.Join(path.Dir(name), linkname)
+		return a.link(name, path.Join(path.Dir(name), linkname))
 	case tar.TypeLink:
-		a.links[name] = path.Clean(strings.TrimLeft(linkname, "/"))
+		return a.link(name, path.Clean(strings.TrimLeft(linkname, "/")))
 	}
 	return nil // directories and the like hold nothing
 }
 
+// forget drops what the archive had by that name: of several entries the last
+// counts, as when a tar is unpacked.
+func (a *archive) forget(name string) error {
+	delete(a.links, name)
+	file, found := a.files[name]
+	if !found {
+		return nil
+	}
+	delete(a.files, name)
+	return os.Remove(file.path)
+}
+
+func (a *archive) link(name, to string) error {
+	if err := a.forget(name); err != nil {
+		return err
+	}
+	a.links[name] = to
+	return nil
+}
+
 func (a *archive) store(name string, data io.Reader) (err error) {
-	stored := filepath.Join(a.dir, strconv.Itoa(len(a.files)))
-	file, err := os.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	stored := filepath.Join(a.dir, strconv.Itoa(a.begun))
+	a.begun++
+	file, err := os.OpenFile(stored, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
