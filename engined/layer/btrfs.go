@@ -100,4 +100,7 @@ func (btrfs) size(ctx context.Context, dir string, lowers []string) (int64, erro
 	return addedSize(ctx, filepath.Join(dir, "diff"), diffOf(lowers))
 }
 
+// below is nothing: a writable layer has a copy of what is below it.
+func (btrfs) below() (map[string]bool, error) { return nil, nil }
+
 func (btrfs) describe(string, []string, bool) map[string]string { return nil }

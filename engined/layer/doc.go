@@ -6,7 +6,8 @@
 // (diff id) and everything below it. It exists when its row does; the row is
 // written last, after the unpacked directory has its final name. Whatever lies
 // in the driver's directory without a row is rubbish of an interrupted call,
-// and Open removes it. A row whose directory is gone is marked damaged, stays
+// and Open removes it, unless a mount has it below: then it is a damaged layer
+// that was replaced while containers ran on it. A row whose directory is gone is marked damaged, stays
 // visible, and is repaired by registering the same layer again; so is a row that
 // does not fit together, and one whose files Check finds changed.
 //

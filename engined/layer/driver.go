@@ -43,6 +43,9 @@ type driver interface {
 	check(dir string) error
 	// remove unmounts and deletes dir, of either sort; a missing one is no error.
 	remove(dir string) error
+	// below gives the names of the read-only layers' directories that mounts
+	// need, whatever became of their rows. Such are not removed.
+	below() (map[string]bool, error)
 	// size is what a writable layer takes by itself.
 	size(ctx context.Context, dir string, lowers []string) (int64, error)
 	// describe gives Docker's GraphDriver data.

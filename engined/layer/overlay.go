@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -217,6 +218,37 @@ func (overlay) read(_ context.Context, dir string) (string, func() error, error)
 
 func (overlay) size(ctx context.Context, dir string, _ []string) (int64, error) {
 	return treeSize(ctx, filepath.Join(dir, "diff"))
+}
+
+// lowerNames finds layers in the options that the kernel shows for a mount:
+// lowerdir= with a list, or lowerdir+= for each, of whole or relative paths.
+var lowerNames = regexp.MustCompile(`[=:/]([0-9a-f]{16})/diff(?:[:,]|$)`)
+
+// below asks the kernel: containers live longer than this process, and longer
+// than the rows that their mounts were made from.
+func (overlay) below() (map[string]bool, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("overlay"))
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, mount := range mounts {
+		for _, name := range lowersIn(mount.VFSOptions) {
+			names[name] = true
+		}
+	}
+	return names, nil
+}
+
+func lowersIn(options string) (names []string) {
+	for {
+		at := lowerNames.FindStringSubmatchIndex(options)
+		if at == nil {
+			return names
+		}
+		names = append(names, options[at[2]:at[3]])
+		options = options[at[3]:] // what ends one may begin the next
+	}
 }
 
 func (overlay) describe(dir string, lowers []string, writable bool) map[string]string {

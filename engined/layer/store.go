@@ -147,18 +147,34 @@ func (s *Store) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.sweepUnknown(known); err != nil {
+		return err
+	}
+	_, err = s.Collect(ctx)
+	return err
+}
+
+// sweepUnknown removes directories that no row speaks of and no mount needs.
+func (s *Store) sweepUnknown(known map[string]bool) error {
 	entries, err := os.ReadDir(s.root)
 	if err != nil {
 		return err
 	}
+	needed, err := s.driver.below()
+	if err != nil {
+		return fmt.Errorf("looking for layers that are mounted: %w", err)
+	}
 	for _, entry := range entries {
-		if entry.Name() != marker && !known[entry.Name()] {
-			s.log.Info("removing what an interrupted call left", "dir", entry.Name())
-			s.discard(entry.Name())
+		switch dir := entry.Name(); {
+		case dir == marker, known[dir]:
+		case needed[dir]:
+			s.garbage.keep(dir)
+		default:
+			s.log.Info("removing what an interrupted call left", "dir", dir)
+			s.discard(dir)
 		}
 	}
-	_, err = s.Collect(ctx)
-	return err
+	return nil
 }
 
 // checkRows marks layers whose directory is gone, clears the mark where it is

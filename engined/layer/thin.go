@@ -375,6 +375,9 @@ func (t *thin) size(ctx context.Context, dir string, lowers []string) (size int6
 	return addedSize(ctx, upper, lower)
 }
 
+// below is nothing: the pool keeps what a snapshot shares.
+func (*thin) below() (map[string]bool, error) { return nil, nil }
+
 func (t *thin) describe(dir string, _ []string, _ bool) map[string]string {
 	device, err := readDevice(dir)
 	if err != nil {

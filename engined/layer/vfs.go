@@ -106,4 +106,7 @@ func (vfs) size(ctx context.Context, dir string, lowers []string) (int64, error)
 	return addedSize(ctx, filepath.Join(dir, "diff"), diffOf(lowers))
 }
 
+// below is nothing: a writable layer has a copy of what is below it.
+func (vfs) below() (map[string]bool, error) { return nil, nil }
+
 func (vfs) describe(string, []string, bool) map[string]string { return nil }

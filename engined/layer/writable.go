@@ -102,7 +102,7 @@ func (s *Store) Unmount(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
-	return s.driver.unmount(filepath.Join(s.root, id))
+	return s.unmount(id)
 }
 
 // Remove unmounts and removes the writable layer and what only it needed. No
@@ -116,7 +116,7 @@ func (s *Store) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
-	if err := s.driver.unmount(filepath.Join(s.root, id)); err != nil {
+	if err := s.unmount(id); err != nil {
 		return fmt.Errorf("removing writable layer %s: %w", id, err)
 	}
 	var had bool
