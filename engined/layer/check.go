@@ -44,8 +44,8 @@ func faultOf(l *Layer) string {
 
 // Check reads every layer and compares it with its digests, and looks whether
 // rows and directories agree; Open has looked at the rest. With repair, what is
-// damaged is marked, so that the next pull of an image fetches it again; sizes
-// are put right; what nothing stands behind is dropped.
+// damaged is marked, so that the next pull of an image fetches it again; a mark
+// on what is whole is removed; sizes are put right; what nothing stands behind is dropped.
 func (s *Store) Check(ctx context.Context, repair bool) ([]store.Finding, error) {
 	all, err := s.All(ctx)
 	if err != nil {
@@ -71,9 +71,12 @@ type check struct {
 
 func (c *check) layer(l Layer) error {
 	subject := "layer " + l.Chain.String()
-	problem := l.Damaged
-	if problem == "" {
-		problem = c.content(l)
+	problem, whole := l.Damaged, false
+	if !l.misfit {
+		problem, whole = c.content(l)
+	}
+	if l.Damaged != "" && !whole {
+		problem = l.Damaged // what was found first, and nothing speaks against
 	}
 	if err := c.ctx.Err(); err != nil {
 		return context.Cause(c.ctx)
@@ -81,6 +84,11 @@ func (c *check) layer(l Layer) error {
 	if problem != "" {
 		return c.Find(c.ctx, subject, problem, "marked as damaged; pull or load its image again, or remove it", func(tx *sql.Tx) error {
 			return c.store.mark(c.ctx, tx, l.Chain, problem)
+		})
+	}
+	if l.Damaged != "" {
+		return c.Find(c.ctx, subject, fmt.Sprintf("it is marked as damaged (%s), and its files are as they were", l.Damaged), "the mark was removed", func(tx *sql.Tx) error {
+			return c.store.mark(c.ctx, tx, l.Chain, "")
 		})
 	}
 	total := l.Size
@@ -96,24 +104,25 @@ func (c *check) layer(l Layer) error {
 	return nil
 }
 
-// content reads a layer as a push would; "" if it is what its digest says.
-func (c *check) content(l Layer) string {
+// content reads a layer as a push would, and says what is wrong with it. whole
+// means that all of it was read and is what its digest says.
+func (c *check) content(l Layer) (problem string, whole bool) {
 	if l.Parent != "" {
 		if _, found := c.all[l.Parent]; !found {
-			return fmt.Sprintf("the layer below it, %s, is not here", l.Parent)
+			return fmt.Sprintf("the layer below it, %s, is not here", l.Parent), false
 		}
 	}
 	verifier := l.Diff.Verifier()
 	err := c.store.WriteTar(c.ctx, l.Chain, verifier)
 	switch {
 	case errdefs.KindOf(err) == errdefs.NotImplemented:
-		return "" // its tar cannot be put together again, whatever its files are
+		return "", false // its tar cannot be put together again, whatever its files are
 	case err != nil:
-		return "its files cannot be read as they were: " + err.Error()
+		return "its files cannot be read as they were: " + err.Error(), false
 	case !verifier.Verified():
-		return "its files have changed: their digest is another"
+		return "its files have changed: their digest is another", false
 	}
-	return ""
+	return "", true
 }
 
 // mark records what is wrong with a layer. Its row and files stay.

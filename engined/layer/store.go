@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -177,8 +178,8 @@ func (s *Store) sweepUnknown(known map[string]bool) error {
 	return nil
 }
 
-// checkRows marks layers whose directory is gone, clears the mark where it is
-// back, and returns every directory name that a row speaks of.
+// checkRows marks layers whose directory is gone or cannot be read, clears the
+// mark where it is back, and returns every directory name that a row speaks of.
 func (s *Store) checkRows(ctx context.Context) (map[string]bool, error) {
 	known := map[string]bool{}
 	err := s.db.Update(ctx, func(tx *sql.Tx) error {
@@ -198,7 +199,12 @@ func (s *Store) checkRows(ctx context.Context) (map[string]bool, error) {
 	return known, err
 }
 
-const directoryMissing = "its directory is missing"
+// What a start finds is found again at the next, or is gone: a disk that did
+// not answer, or a process out of descriptors, says nothing lasting of a layer.
+const (
+	directoryMissing    = "its directory is missing"
+	directoryUnreadable = "its directory cannot be read: "
+)
 
 func (s *Store) checkRow(ctx context.Context, tx *sql.Tx, l Layer) error {
 	if l.misfit {
@@ -206,13 +212,15 @@ func (s *Store) checkRow(ctx context.Context, tx *sql.Tx, l Layer) error {
 		return nil
 	}
 	damage := l.Damaged
-	if damage == directoryMissing {
+	if damage == directoryMissing || strings.HasPrefix(damage, directoryUnreadable) {
 		damage = "" // unless it still is
 	}
-	if err := s.driver.check(filepath.Join(s.root, l.dir)); errors.Is(err, fs.ErrNotExist) {
-		damage = directoryMissing
-	} else if err != nil {
-		damage = err.Error()
+	if damage == "" { // else it was read, and is known to be worse
+		if err := s.driver.check(filepath.Join(s.root, l.dir)); errors.Is(err, fs.ErrNotExist) {
+			damage = directoryMissing
+		} else if err != nil {
+			damage = directoryUnreadable + err.Error()
+		}
 	}
 	if damage == l.Damaged {
 		return nil
