@@ -11,5 +11,6 @@
 // time; one that already counts something is passed over.
 //
 // A project's limit outlives its files, so Clear is called before a tree is
-// removed: afterwards nobody would know the project.
+// removed: afterwards nobody would know the project. What a tree inherits from
+// the directory above is not its own, and no limit of that is touched.
 package quota

@@ -43,7 +43,7 @@ func Set(size int64, dirs ...string) error {
 var choosing sync.Mutex
 
 // Clear forgets the limit of a directory tree that is about to be removed, if
-// it has one.
+// Set has given it one.
 func Clear(dir string) error {
 	fd, err := openDir(dir)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -53,11 +53,31 @@ func Clear(dir string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	attributes, err := attributesOf(fd)
-	if err != nil || attributes.project == 0 || enforced(fd) != nil {
+	project, err := own(fd)
+	if err != nil || project == 0 || enforced(fd) != nil {
 		return nil // a file system without projects or quotas
 	}
-	return limit(fd, attributes.project, 0)
+	return limit(fd, project, 0)
+}
+
+// own is the project that Set has given a directory, or 0. One that it shares
+// with the directory above was inherited: an administrator has limited the whole
+// data root.
+func own(fd int) (uint32, error) {
+	attributes, err := attributesOf(fd)
+	if err != nil {
+		return 0, err
+	}
+	above, err := unix.Openat(fd, "..", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("opening the directory above: %w", err)
+	}
+	defer unix.Close(above)
+	inherited, err := attributesOf(above)
+	if err != nil || attributes.project == inherited.project {
+		return 0, err
+	}
+	return attributes.project, nil
 }
 
 // Supported says why trees under dir cannot be limited, or nil.
