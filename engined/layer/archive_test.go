@@ -328,3 +328,40 @@ func TestALinkThatBecameAFileIsGone(t *testing.T) {
 		t.Errorf("a link to %q, %v", target, err)
 	}
 }
+
+// setcap and setfacl change neither size nor modification time.
+func TestAttributesAloneAreAChange(t *testing.T) {
+	// cap_net_raw=ep, in the kernel's struct vfs_cap_data of revision 2.
+	capability := []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	eachPlace(t, func(t *testing.T, p place, root string) {
+		s := openWith(t, filepath.Join(root, "data"), Options{Driver: p.driver, DriverOptions: p.options})
+		marked := file("marked", "x")
+		marked.PAXRecords = map[string]string{xattrPrefix + "trusted.note": "1"}
+		same := file("same", "x")
+		same.PAXRecords = marked.PAXRecords
+		image := s.mustRegister(t, "", file("ping", "x"), dir("shared/", 0o755), marked, same)
+		at := s.mustMount(t, "one", image.Chain)
+		for _, err := range []error{unix.Setxattr(filepath.Join(at, "ping"), "security.capability", capability, 0),
+			unix.Setxattr(filepath.Join(at, "shared"), "trusted.note", []byte("2"), 0), unix.Removexattr(filepath.Join(at, "marked"), "trusted.note")} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var raw bytes.Buffer
+		if err := s.WriteDiff(t.Context(), "one", &raw); err != nil {
+			t.Fatal(err)
+		}
+		if got := namesOf(t, raw.Bytes()); !slices.Equal(got, []string{"marked", "ping", "shared/"}) {
+			t.Errorf("changed: %v", got)
+		}
+		made, err := s.Register(t.Context(), RegisterRequest{Parent: image.Chain, Owner: "image/made"}, &raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := s.mustMount(t, "two", made.Chain)
+		value := make([]byte, 64)
+		if n, err := unix.Getxattr(filepath.Join(again, "ping"), "security.capability", value); err != nil || !bytes.Equal(value[:n], capability) {
+			t.Errorf("the capability is %v, %v", value[:max(n, 0)], err)
+		}
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -221,6 +222,12 @@ func (d *differ) compareOne(n *node, before int) error {
 	var below unix.Stat_t
 	known := before >= 0 && unix.Fstatat(before, n.base, &below, unix.AT_SYMLINK_NOFOLLOW) == nil
 	same := known && !differs(&n.stat, &below)
+	if same {
+		var err error
+		if same, err = sameAttributes(n, &node{dir: before, base: n.base, path: n.path}); err != nil {
+			return err
+		}
+	}
 	if !n.isDir() {
 		if same || !known && isPlaceholder(n) {
 			return nil
@@ -247,6 +254,17 @@ func (d *differ) compareOne(n *node, before int) error {
 		return err
 	}
 	return inside()
+}
+
+// sameAttributes compares what setcap and setfacl change: the status is the same
+// afterwards, but for times that nobody compares.
+func sameAttributes(a, b *node) (bool, error) {
+	have, err := a.xattrs()
+	if err != nil {
+		return false, err
+	}
+	had, err := b.xattrs()
+	return maps.Equal(have, had), err
 }
 
 // missing returns what was in before and is not in now.
