@@ -20,7 +20,7 @@ func work() string { return "work/" + rand.Text() }
 type addition struct {
 	raw    []byte // the configuration, byte for byte
 	config *config
-	parent digest.Digest
+	parent digest.Digest // as somebody says
 	names  []name
 	more   func(tx *sql.Tx, id digest.Digest) error // what else appears with it, or nil
 }
@@ -79,13 +79,13 @@ func (s *Store) insert(ctx context.Context, a addition) (id digest.Digest, taken
 	id = digest.FromBytes(a.raw)
 	err = s.db.Update(ctx, func(tx *sql.Tx) error {
 		taken = nil
-		// A parent may have come before it in an archive, or long ago, or never.
-		if a.parent != "" && mustExist(ctx, tx, a.parent) != nil {
-			a.parent = ""
+		parent, err := validParent(ctx, tx, a)
+		if err != nil {
+			return err
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO images (id, config, chain, parent, created, tagged) VALUES (?, ?, ?, ?, ?, 0)
+		_, err = tx.ExecContext(ctx, `INSERT INTO images (id, config, chain, parent, created, tagged) VALUES (?, ?, ?, ?, ?, 0)
 			ON CONFLICT (id) DO UPDATE SET config = excluded.config, chain = excluded.chain`, // heals a damaged one
-			id.String(), a.raw, a.config.chain.String(), a.parent.String(), time.Now().UnixNano())
+			id.String(), a.raw, a.config.chain.String(), parent.String(), time.Now().UnixNano())
 		if err != nil {
 			return err
 		}
