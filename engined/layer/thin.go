@@ -27,8 +27,8 @@ import (
 //	├── data, metadata               its loop files
 //	└── base/device                  an empty file system; bottom layers are its snapshots
 //	<data root>/devicemapper/<dir>/
-//	├── device                       the thin device's id and size; written before it
-//	│                                exists and removed after it is gone
+//	├── device                       the thin device's id and size; written as tried
+//	│                                before it exists and removed after it is gone
 //	└── diff/                        mount point while it is written
 type thin struct {
 	thinConfig
@@ -42,9 +42,12 @@ type thin struct {
 
 // thinDevice is the content of a file device.
 type thinDevice struct {
-	ID    int   `json:"id"`
-	Size  int64 `json:"size"`  // bytes
-	Ready bool  `json:"ready"` // it is complete
+	ID   int   `json:"id"`
+	Size int64 `json:"size"` // bytes
+	// Tried is true until the pool has made the device: before, one of that id
+	// may be somebody else's.
+	Tried bool `json:"tried,omitempty"`
+	Ready bool `json:"ready"` // it is complete
 	// ReadOnly is true for layers of images once they are unpacked.
 	ReadOnly   bool   `json:"read_only"`
 	Filesystem string `json:"filesystem,omitempty"` // of the base
@@ -155,23 +158,37 @@ func (t *thin) makeBase() error {
 	return writeDevice(t.base(), device)
 }
 
-// number makes a thin device by create, with a fresh id that dir tells.
+// number makes a thin device by create, with a fresh id that dir tells. Whoever is
+// killed between the two leaves a device that nobody knows: that is better than
+// to take one for ours that a stranger to the pool has made.
 func (t *thin) number(dir string, size int64, create func(id int) error) (thinDevice, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	const ids = 1 << 24 // of a pool
 	for range ids {
-		device := thinDevice{ID: t.next, Size: size}
+		device := thinDevice{ID: t.next, Size: size, Tried: true}
 		t.next = t.next%(ids-1) + 1
 		if err := writeDevice(dir, device); err != nil {
 			return device, err
 		}
 		err := create(device.ID)
+		if err == nil {
+			return t.made(dir, device)
+		}
 		if errdefs.KindOf(err) != errdefs.AlreadyExists {
 			return device, err
 		}
 	}
 	return thinDevice{}, errdefs.ResourceExhausted.Errorf("the pool has no number left for a device")
+}
+
+// made writes down that the device is there and ours.
+func (t *thin) made(dir string, device thinDevice) (thinDevice, error) {
+	device.Tried = false
+	if err := writeDevice(dir, device); err != nil {
+		return device, errors.Join(err, t.pool.Delete(device.ID))
+	}
+	return device, nil
 }
 
 func readDevice(dir string) (thinDevice, error) {
@@ -292,7 +309,8 @@ func (t *thin) enoughFree() error {
 	return nil
 }
 
-// delete deletes dir's thin device, then its file.
+// delete deletes dir's thin device, then its file. One that was only tried is
+// not touched.
 func (t *thin) delete(dir string) error {
 	device, err := readDevice(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -301,11 +319,13 @@ func (t *thin) delete(dir string) error {
 	if err != nil {
 		return err
 	}
-	if t.discard {
-		t.giveBack(device)
-	}
-	if err := t.pool.Delete(device.ID); err != nil {
-		return err
+	if !device.Tried {
+		if t.discard {
+			t.giveBack(device)
+		}
+		if err := t.pool.Delete(device.ID); err != nil {
+			return err
+		}
 	}
 	return os.Remove(filepath.Join(dir, deviceFile))
 }

@@ -12,8 +12,10 @@
 // a mount that outlives its maker nor a crash leaves anything to clean up. The
 // pool stays active when its process ends; the next one finds it by its name.
 //
-// Who numbers the devices writes a number down before Create or Snapshot, and
-// crosses it out after Delete: then none is ever forgotten in the pool.
+// Who numbers the devices writes a number down as tried before Create or Snapshot,
+// as made after it, and crosses it out after Delete: then none that is known to be
+// made is forgotten in the pool. One that was only tried may be another program's,
+// where a pool has several users, and is left alone.
 //
 // Absent on purpose: growing and repairing pools (dmsetup, thin_repair), LVM.
 package thinpool
