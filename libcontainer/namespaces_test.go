@@ -188,15 +188,20 @@ func TestUserNamespaceHasLimitsAboveTheRuntimes(t *testing.T) {
 		t.Skip("needs CAP_SYS_RESOURCE")
 	}
 	var own unix.Rlimit
-	s.must(unix.Getrlimit(unix.RLIMIT_NOFILE, &own))
+	const messageQueues = 12 // RLIMIT_MSGQUEUE, of which no sysctl wants less
+	s.must(unix.Getrlimit(messageQueues, &own))
+	if own.Max == unix.RLIM_INFINITY {
+		t.Skip("there is no limit above the test's own")
+	}
 	hard := own.Max + 100
 	s.mapped()
-	s.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1000, Hard: hard}}
+	s.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_MSGQUEUE", Soft: 1000, Hard: hard}}
 	s.running()
 	process := *s.spec.Process
-	process.Args = []string{"sh", "-c", "ulimit -Sn; ulimit -Hn; grep 'open files' /proc/1/limits"}
+	process.Args = []string{"sh", "-c", "grep -h msgqueue /proc/self/limits /proc/1/limits"}
 	r := s.runtime(runtimeCall{Verb: "exec", Process: &process})
-	if want := fmt.Sprintf("1000 %d Max open files 1000 %d files", hard, hard); strings.Join(strings.Fields(r.stdout), " ") != want {
+	want := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("Max msgqueue size 1000 %d bytes ", hard), 2), " ")
+	if strings.Join(strings.Fields(r.stdout), " ") != want {
 		t.Errorf("got %+v, want %q", r, want)
 	}
 }
