@@ -35,6 +35,9 @@ func (l *launch) compile() error {
 			return err
 		}
 		f.root.ParentMount = parent
+		if f.root.NullMount, err = mountPoint("/dev/null"); err != nil {
+			return err
+		}
 	}
 	f.root.CgroupForeign = l.cgroupForeign()
 	cg := l.cgroup

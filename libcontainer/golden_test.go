@@ -44,7 +44,7 @@ func baseSpec() *specs.Spec {
 func fixedFacts() *facts {
 	return &facts{
 		root: rootfs.Host{
-			Bundle: "/bundle", Rootfs: "/bundle/rootfs", ParentMount: "/bundle", Kcore: true, CgroupMode: cgroup.V1,
+			Bundle: "/bundle", Rootfs: "/bundle/rootfs", ParentMount: "/bundle", NullMount: "/dev", Kcore: true, CgroupMode: cgroup.V1,
 			Hierarchies: []cgroup.Hierarchy{
 				{Name: "cpu,cpuacct", Controllers: []string{"cpu", "cpuacct"}, Mountpoint: "/sys/fs/cgroup/cpu,cpuacct", Root: "/", OwnPath: "/"},
 				{Name: "name=systemd", Mountpoint: "/sys/fs/cgroup/systemd", Root: "/", OwnPath: "/"},

@@ -19,6 +19,7 @@ type Host struct {
 	Bundle        string // absolute; relative sources count from here
 	Rootfs        string // absolute, no links in it
 	ParentMount   string // the mount point that Rootfs is below; only for a rootfsPropagation
+	NullMount     string // the one that /dev/null is on; the same
 	NoPivot       bool
 	CgroupMode    cgroup.Mode
 	Hierarchies   []cgroup.Hierarchy
@@ -147,6 +148,11 @@ func (b *builder) hide() {
 	}
 	if len(b.spec.Linux.MaskedPaths) == 0 {
 		return
+	}
+	if b.spec.Linux.RootfsPropagation != "" && !HostMounts(b.spec) {
+		// With one that leaves it shared, what is mounted on a mask would be mounted on
+		// the host's /dev/null.
+		b.add(nsenter.Op{Code: nsenter.Propagation, Text: text(b.host.NullMount), Num: num(unix.MS_PRIVATE), Why: "making the mount of /dev/null private"})
 	}
 	b.add(nsenter.Op{Code: nsenter.Null, Why: "opening the host's /dev/null for masks"})
 	for _, p := range b.spec.Linux.MaskedPaths {
