@@ -176,8 +176,10 @@ func hookPlan(hook *specs.Hook, namespaces uint64, rootfs string, by caller) *ns
 	plan.Add(nsenter.Op{Code: nsenter.Adopt, Num: num(nsenter.SlotContainer, 3)})
 	plan.Add(nsenter.Op{Code: nsenter.Proc})
 	enterContainer(plan, namespaces, "")
-	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(rootfs), Flags: nsenter.AfterUser, Why: "going to the container's root"}) // there is no second try
-	if namespaces&unix.CLONE_NEWUSER != 0 { // who is its root may have no right to go there
+	// There is no second try: who is root of the user namespace may have no right to go
+	// there.
+	plan.Add(nsenter.Op{Code: nsenter.Chdir, Text: text(rootfs), Flags: nsenter.AfterUser, Why: "going to the container's root"})
+	if namespaces&unix.CLONE_NEWUSER != 0 {
 		var flags nsenter.Flag
 		if !by.noGroups {
 			flags = nsenter.SetGroups
