@@ -120,7 +120,7 @@ func copyOutput(master, stop int) error {
 // plainLines reports whether the container's terminal shall write no carriage return
 // before each line's end: if our output is a file or a pipe, as runc does.
 func (l *launch) plainLines() bool {
-	if l.mode != attached {
+	if l.mode != attached || !l.spec.Process.Terminal {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(1, unix.TCGETS)

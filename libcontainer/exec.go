@@ -148,7 +148,7 @@ func (l *launch) readProcess(opts *ExecOptions) error {
 // followInside gives the child its plan and follows it to execve.
 func (l *launch) followInside() error {
 	f := facts{
-		id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, plain: l.spec.Process.Terminal && l.plainLines(), user: l.user,
+		id: l.container.ID, fd: l.fd, filter: l.filter, keyring: !l.opts.NoNewKeyring, plain: l.plainLines(), user: l.user,
 		joinFiles: append(l.cgroup.JoinFiles(), l.resctrl.TaskFiles()...), rootfs: l.container.ownRoot(),
 	}
 	err := f.ofProcess(l.spec)

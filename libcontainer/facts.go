@@ -27,7 +27,7 @@ func (l *launch) compile() error {
 			CgroupMode: l.layout.Mode, Hierarchies: l.layout.Hierarchies(),
 			Trees: l.trees, Label: mountLabel(l.spec), Kcore: exists("/proc/kcore"), IsDirectory: l.isDirectory, IsProc: isProc,
 		},
-		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring, plain: l.spec.Process.Terminal && l.plainLines(), user: l.user,
+		id: l.container.ID, fd: l.fd, joinFDs: l.joinFDs, filter: l.filter, keyring: !l.opts.NoNewKeyring, plain: l.plainLines(), user: l.user,
 	}
 	if l.spec.Linux.RootfsPropagation != "" {
 		parent, err := mountPoint(l.rootfs)

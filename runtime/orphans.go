@@ -136,11 +136,7 @@ func (c *Container) groupOf(self shim.Self) (group []*shimProcess, err error) {
 		if err != nil || pid == self.Pid || !inGroup(pid, self.Pid) {
 			continue
 		}
-		start, err := shim.StartTime(pid)
-		if err != nil {
-			continue // it has ended
-		}
-		p, err := findProcess(pid, start, true)
+		p, err := openProcess(pid, true)
 		if err != nil {
 			return group, err
 		}

@@ -169,11 +169,7 @@ func (c *Container) Busy(ctx context.Context) <-chan struct{} {
 			if err != nil || !inGroup(pid, leader) { // the container's processes are in others
 				continue
 			}
-			start, err := shim.StartTime(pid)
-			if err != nil {
-				continue // it has ended
-			}
-			call, err := findProcess(pid, start, false)
+			call, err := openProcess(pid, false)
 			if err != nil || call == nil {
 				continue
 			}

@@ -139,6 +139,15 @@ func findProcess(pid int, start uint64, child bool) (*shimProcess, error) {
 	return newShimProcess(pid, pidfd, child)
 }
 
+// openProcess returns the process that has this pid now, or nil if there is none.
+func openProcess(pid int, child bool) (*shimProcess, error) {
+	start, err := shim.StartTime(pid)
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // it has ended
+	}
+	return findProcess(pid, start, child)
+}
+
 // spawnShim puts the container's shim on its listening socket: one from the
 // reserve, or a new one.
 func (c *Container) spawnShim(listener *os.File, reserve *Reserve) (process *shimProcess, ahead bool, err error) {

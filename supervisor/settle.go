@@ -94,7 +94,7 @@ func (s *Supervisor) settleOrphans(c *container, pause time.Duration) {
 // have started, none if c has been deleted.
 func (s *Supervisor) orphans(c *container) (names []string) {
 	_ = s.ask(func(t *table) error {
-		if t.containers[c.handle.ID()] != c {
+		if !t.has(c) {
 			return nil
 		}
 		for _, p := range c.processes {

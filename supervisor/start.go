@@ -152,7 +152,7 @@ func (s *Supervisor) release(c *container) {
 // isCreated reports whether c is there still and waits for its start.
 func (s *Supervisor) isCreated(c *container) (is bool) {
 	_ = s.ask(func(t *table) error {
-		is = t.containers[c.handle.ID()] == c && c.status == statusCreated
+		is = t.has(c) && c.status == statusCreated
 		return nil
 	})
 	return is

@@ -55,6 +55,9 @@ func newProcess(name string, spec *specs.Process, request runtime.Request) *proc
 	return &process{name: name, message: describe(name, spec, request), done: make(chan struct{})}
 }
 
+// has reports whether c is there still: its id may be another's by now.
+func (t *table) has(c *container) bool { return t.containers[c.handle.ID()] == c }
+
 // find returns container id.
 func (t *table) find(id string) (*container, error) {
 	if id == "" {

@@ -201,7 +201,7 @@ func (s *Supervisor) forgetOldest(c *container) {
 	s.queues.put(c.handle.ID(), shared, func() {
 		present := false
 		_ = s.ask(func(t *table) error {
-			present = t.containers[c.handle.ID()] == c
+			present = t.has(c)
 			return nil
 		})
 		if !present {
@@ -219,7 +219,7 @@ func (s *Supervisor) bury(c *container) {
 	id := c.handle.ID()
 	present := false
 	_ = s.ask(func(t *table) error {
-		present = t.containers[id] == c
+		present = t.has(c)
 		c.message = nil // the shim's pid is in it
 		return nil
 	})

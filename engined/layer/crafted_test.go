@@ -232,16 +232,7 @@ func TestNamesAreBounded(t *testing.T) {
 	onlyLayers(t, s, 0)
 
 	root := t.TempDir()
-	u, err := newUnpacker(t.Context(), root, whiteoutNodes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer u.close()
-	split, err := createSplit(filepath.Join(t.TempDir(), splitName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer split.close()
+	u, split := unpacking(t, root, whiteoutNodes)
 	u.named = maxNames - 10*perName // as after millions of others
 	many := slices.Repeat([]entry{dir("d/", 0o755)}, 10)
 	if _, err := u.all(bytes.NewReader(tarOf(t, many...)), split); errdefs.KindOf(err) != errdefs.InvalidArgument {
@@ -290,4 +281,20 @@ func TestTheLastTimesOfADirectoryCount(t *testing.T) {
 			}
 		}
 	})
+}
+
+// unpacking returns an unpacker into root, and where it notes how the tar was.
+func unpacking(t *testing.T, root string, style whiteoutStyle) (*unpacker, *splitWriter) {
+	t.Helper()
+	u, err := newUnpacker(t.Context(), root, style)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(u.close)
+	split, err := createSplit(filepath.Join(t.TempDir(), splitName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { split.close() })
+	return u, split
 }

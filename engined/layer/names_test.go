@@ -3,7 +3,6 @@ package layer
 import (
 	"bytes"
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -26,16 +25,7 @@ func TestNamesKeepNoMoreThanTheirBytes(t *testing.T) {
 	raw := tarOf(t, all...)
 	for name, style := range map[string]whiteoutStyle{"nodes": whiteoutNodes, "deletes": whiteoutDeletes} {
 		t.Run(name, func(t *testing.T) {
-			work := t.TempDir()
-			u, err := newUnpacker(t.Context(), work, style)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer u.close()
-			split, err := createSplit(filepath.Join(t.TempDir(), splitName))
-			if err != nil {
-				t.Fatal(err)
-			}
+			u, split := unpacking(t, t.TempDir(), style)
 			before := inUse()
 			if _, err := u.all(bytes.NewReader(raw), split); err != nil {
 				t.Fatal(err)
