@@ -266,13 +266,14 @@ func TestWorkOutlivesItsClient(t *testing.T) {
 func TestWaitForAProcessThatFailsToStartEnds(t *testing.T) {
 	s, client, _ := serve(t, JournalLimits{})
 	c := &container{status: statusRunning, processes: []*process{newProcess(runtime.Init, nil, runtime.Request{}), newProcess("p", nil, runtime.Request{})}}
-	hold := make(chan struct{})
+	held, hold := make(chan struct{}), make(chan struct{})
 	if err := errors.Join(
 		s.ask(func(table *table) error { table.containers["a"] = c; return nil }),
-		s.post(func(*table) { <-hold }),
+		s.post(func(*table) { close(held); <-hold }),
 	); err != nil {
 		t.Fatal(err)
 	}
+	<-held // and so not in the queue itself
 	ended := make(chan error, 1)
 	go func() {
 		_, err := client.Wait(t.Context(), &api.WaitRequest{Id: "a", Pid: "p"})
